@@ -1,0 +1,123 @@
+//! Messages: what a sender hands over, and what the log holds.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::ids::{ClientMessageId, ConversationId, DeviceId, Subject, UserId};
+
+/// The place of an entry in its conversation: 1, 2, 3, … without gaps.
+///
+/// A sequence is assigned once, when the entry is stored, and never changes.
+/// Sequences of different conversations must not be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "i64", into = "i64")]
+pub struct Sequence(i64);
+
+/// A number that cannot be a [`Sequence`] because it is below 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a sequence starts at 1, got {0}")]
+pub struct InvalidSequence(pub i64);
+
+impl Sequence {
+    /// The sequence of the first entry of every conversation.
+    pub const FIRST: Self = Self(1);
+
+    /// Reads a stored or received number.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidSequence`] if `number` is below 1.
+    pub const fn new(number: i64) -> Result<Self, InvalidSequence> {
+        if number < 1 {
+            return Err(InvalidSequence(number));
+        }
+        Ok(Self(number))
+    }
+
+    /// The number to store or to send.
+    #[must_use]
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+}
+
+impl TryFrom<i64> for Sequence {
+    type Error = InvalidSequence;
+
+    fn try_from(number: i64) -> Result<Self, Self::Error> {
+        Self::new(number)
+    }
+}
+
+impl From<Sequence> for i64 {
+    fn from(sequence: Sequence) -> Self {
+        sequence.0
+    }
+}
+
+/// A place in the log: a conversation and a sequence in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Position {
+    pub conversation: ConversationId,
+    pub sequence: Sequence,
+}
+
+/// What a sender wants stored. Nothing in it orders anything: the server does.
+#[derive(Clone, Debug)]
+pub struct NewMessage {
+    pub conversation: ConversationId,
+    pub sender: UserId,
+    pub sender_name: Subject,
+    /// The device that published it; none if it came over REST.
+    pub sender_device: Option<DeviceId>,
+    pub content: Content,
+}
+
+/// The part of a message that its sender writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    pub id: ClientMessageId,
+    /// `text`, or what the application defines; at most 64 bytes.
+    pub kind: String,
+    /// The value of `body`, as JSON text, exactly as it was sent.
+    pub body: Bytes,
+    pub reply_to: Option<Sequence>,
+    /// Members of the envelope this version does not know, as the JSON text of an object;
+    /// empty if there are none.
+    pub extra: Bytes,
+}
+
+impl Content {
+    /// What the message counts against limits and batches, in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.id.as_str().len() + self.kind.len() + self.body.len() + self.extra.len()
+    }
+}
+
+/// One entry of the log, ready to travel: its payload is encoded once and shared.
+#[derive(Debug, PartialEq, Eq)]
+pub struct LogEntry {
+    pub position: Position,
+    /// The device that published it, for subscriptions with the No Local option.
+    pub sender_device: Option<DeviceId>,
+    /// The JSON of `c/{cid}/messages`, the same over MQTT and REST.
+    pub payload: Bytes,
+}
+
+/// Entries are shared between all receivers.
+pub type SharedEntry = Arc<LogEntry>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sequence_starts_at_one() {
+        assert_eq!(Sequence::new(1), Ok(Sequence::FIRST));
+        assert_eq!(Sequence::new(0), Err(InvalidSequence(0)));
+        assert!(serde_json::from_str::<Sequence>("-3").is_err());
+    }
+}

@@ -1,0 +1,7 @@
+//! The nouns every other module speaks in. No I/O, no clock, no async.
+
+pub mod envelope;
+pub mod ids;
+pub mod message;
+pub mod receipt;
+pub mod topic;

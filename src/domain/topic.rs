@@ -1,0 +1,225 @@
+//! The topic grammar: what a device may publish to and subscribe to.
+//!
+//! ```text
+//!   c/{cid}/send       device → server   a message; PUBACK = committed
+//!   c/{cid}/messages   server → device   the log
+//!   c/{cid}/receipts   both              how far participants have got
+//!   me/device          server → device   replies, refusals and limits, for this device alone
+//! ```
+//!
+//! Whether a user may use a topic is not decided here: a filter such as `c/#` is
+//! always granted and means "what I may see at the moment of delivery".
+
+use super::ids::ConversationId;
+
+/// Where refusals and warnings for one device arrive.
+pub const ME_DEVICE: &str = "me/device";
+
+/// What a device may publish to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublishTopic {
+    /// `c/{cid}/send`
+    Send(ConversationId),
+    /// `c/{cid}/receipts`
+    Receipts(ConversationId),
+}
+
+/// Why a topic name or filter is not one of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TopicError {
+    /// Nothing but a UTF-8 string of 1 to 65,535 bytes without NUL and wildcards names a topic.
+    #[error("a topic name has no wildcards and no NUL, and is not empty")]
+    InvalidName,
+    /// [MQTT-4.7.1-1], [MQTT-4.7.1-2]: wildcards stand alone in their level, # only at the end.
+    #[error("a wildcard stands alone in its level, and # only in the last one")]
+    InvalidFilter,
+    /// A well-formed topic that no device may use.
+    #[error("this topic is not granted to devices; use c/{{conversation}}/send or /receipts")]
+    NotGranted,
+}
+
+impl PublishTopic {
+    /// Reads the topic of a PUBLISH.
+    ///
+    /// # Errors
+    ///
+    /// [`TopicError::InvalidName`] or [`TopicError::NotGranted`].
+    pub fn parse(name: &str) -> Result<Self, TopicError> {
+        if name.is_empty() || name.contains(['+', '#', '\0']) {
+            return Err(TopicError::InvalidName);
+        }
+        let (conversation, leaf) = name
+            .strip_prefix("c/")
+            .and_then(|rest| rest.split_once('/'))
+            .ok_or(TopicError::NotGranted)?;
+        let conversation = conversation.parse().map_err(|_| TopicError::NotGranted)?;
+        match leaf {
+            "send" => Ok(Self::Send(conversation)),
+            "receipts" => Ok(Self::Receipts(conversation)),
+            _ => Err(TopicError::NotGranted),
+        }
+    }
+}
+
+/// One topic level of a filter: anything, or one value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Level<T> {
+    Any,
+    One(T),
+}
+
+impl<T: PartialEq> Level<T> {
+    fn covers(&self, value: &T) -> bool {
+        match self {
+            Self::Any => true,
+            Self::One(one) => one == value,
+        }
+    }
+}
+
+/// What a conversation sends to devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Leaf {
+    Messages,
+    Receipts,
+    Typing,
+}
+
+/// What a subscription covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Filter {
+    /// `c/#`, `c/+/messages`, `c/{cid}/messages`, …
+    Conversation { conversation: Level<ConversationId>, leaf: Level<Leaf> },
+    /// `me/#`, `me/+` or `me/{what}`
+    Me { device: bool },
+}
+
+impl Filter {
+    /// Reads a filter of a SUBSCRIBE or UNSUBSCRIBE.
+    ///
+    /// # Errors
+    ///
+    /// [`TopicError::InvalidFilter`] if it is malformed, [`TopicError::NotGranted`] if it
+    /// covers nothing that devices may see.
+    pub fn parse(filter: &str) -> Result<Self, TopicError> {
+        if !is_well_formed(filter) {
+            return Err(TopicError::InvalidFilter);
+        }
+        let levels: Vec<&str> = filter.split('/').collect();
+        match levels[..] {
+            ["c", "#"] => Ok(Self::conversation(Level::Any, Level::Any)),
+            ["c", conversation, leaf] => {
+                Ok(Self::conversation(conversation_level(conversation)?, leaf_level(leaf)?))
+            }
+            ["me", "#" | "+" | "device"] => Ok(Self::Me { device: true }),
+            ["me", "inbox" | "presence"] => Ok(Self::Me { device: false }),
+            _ => Err(TopicError::NotGranted),
+        }
+    }
+
+    fn conversation(conversation: Level<ConversationId>, leaf: Level<Leaf>) -> Self {
+        Self::Conversation { conversation, leaf }
+    }
+
+    /// Whether it covers what `conversation` sends on `leaf`.
+    #[must_use]
+    pub fn covers(&self, conversation: &ConversationId, leaf: Leaf) -> bool {
+        match self {
+            Self::Conversation { conversation: id, leaf: level } => {
+                id.covers(conversation) && level.covers(&leaf)
+            }
+            Self::Me { .. } => false,
+        }
+    }
+
+    /// The conversations whose log it covers; nothing if it covers no log.
+    #[must_use]
+    pub fn log(&self) -> Option<Level<ConversationId>> {
+        match self {
+            Self::Conversation { conversation, leaf } if leaf.covers(&Leaf::Messages) => {
+                Some(*conversation)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it covers [`ME_DEVICE`].
+    #[must_use]
+    pub fn covers_me_device(&self) -> bool {
+        matches!(self, Self::Me { device: true })
+    }
+}
+
+/// [MQTT-4.7.1-1] to [MQTT-4.7.1-3], [MQTT-4.7.3-1] and [MQTT-4.7.3-2].
+fn is_well_formed(filter: &str) -> bool {
+    let last = filter.split('/').count() - 1;
+    !filter.is_empty()
+        && !filter.contains('\0')
+        && filter.split('/').enumerate().all(|(place, level)| match level {
+            "+" => true,
+            "#" => place == last,
+            _ => !level.contains(['+', '#']),
+        })
+}
+
+fn conversation_level(level: &str) -> Result<Level<ConversationId>, TopicError> {
+    match level {
+        "+" => Ok(Level::Any),
+        id => id.parse().map(Level::One).map_err(|_| TopicError::NotGranted),
+    }
+}
+
+fn leaf_level(level: &str) -> Result<Level<Leaf>, TopicError> {
+    match level {
+        "+" | "#" => Ok(Level::Any),
+        "messages" => Ok(Level::One(Leaf::Messages)),
+        "receipts" => Ok(Level::One(Leaf::Receipts)),
+        "typing" => Ok(Level::One(Leaf::Typing)),
+        _ => Err(TopicError::NotGranted),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id() -> ConversationId {
+        "AZjzwgAAcACAAAAAAAAAAQ".parse().unwrap()
+    }
+
+    #[test]
+    fn publish_topics() {
+        let send = format!("c/{}/send", id());
+        assert_eq!(PublishTopic::parse(&send), Ok(PublishTopic::Send(id())));
+        let long = format!("c/{}/receipts", id().0);
+        assert_eq!(PublishTopic::parse(&long), Ok(PublishTopic::Receipts(id())));
+        for name in ["", "c/+/send", "c/#", "a\0b"] {
+            assert_eq!(PublishTopic::parse(name), Err(TopicError::InvalidName), "{name}");
+        }
+        for name in ["c", "c/x/send", "me/device", "sensor/1", "$SYS/x", "c/AZjzwgAAcACAAAAAAAAAAQ/messages"] {
+            assert_eq!(PublishTopic::parse(name), Err(TopicError::NotGranted), "{name}");
+        }
+    }
+
+    #[test]
+    fn filters_cover_what_they_say() {
+        let covers = |filter: &str, leaf| Filter::parse(filter).unwrap().covers(&id(), leaf);
+        assert!(covers("c/#", Leaf::Messages) && covers("c/#", Leaf::Receipts));
+        assert!(covers("c/+/messages", Leaf::Messages) && !covers("c/+/messages", Leaf::Receipts));
+        assert!(covers(&format!("c/{}/+", id()), Leaf::Typing));
+        assert!(!covers(&format!("c/{}/messages", ConversationId::random()), Leaf::Messages));
+        assert!(Filter::parse("me/#").unwrap().covers_me_device());
+        assert_eq!(Filter::parse("c/+/receipts").unwrap().log(), None);
+        assert_eq!(Filter::parse("c/#").unwrap().log(), Some(Level::Any));
+    }
+
+    #[test]
+    fn filters_that_are_no_filters() {
+        for filter in ["", "c/#/messages", "c/a#", "a+", "c/+x/messages", "c/\0/messages"] {
+            assert_eq!(Filter::parse(filter), Err(TopicError::InvalidFilter), "{filter}");
+        }
+        for filter in ["#", "+/+/messages", "sensor/#", "$SYS/#", "c/+/send", "c", "c/+"] {
+            assert_eq!(Filter::parse(filter), Err(TopicError::NotGranted), "{filter}");
+        }
+    }
+}
