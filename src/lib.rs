@@ -4,5 +4,27 @@
 //! `tests/architecture.rs` keeps it true.
 
 pub mod domain;
+
 #[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "server")]
+pub mod telemetry;
+
+#[cfg(feature = "server")]
+pub mod mqtt;
+#[cfg(feature = "server")]
+pub mod store;
+
+#[cfg(feature = "server")]
+pub mod bridge;
+
+#[cfg(feature = "server")]
+pub mod api;
+#[cfg(feature = "server")]
+pub mod broker;
+pub mod client;
+
+#[cfg(feature = "server")]
+pub mod lifecycle;
+#[cfg(feature = "server")]
+pub mod serve;

@@ -1,0 +1,1 @@
+//! REST, for what is not a stream.

@@ -1,0 +1,1 @@
+//! What users do with conversations, and who may.

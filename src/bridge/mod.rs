@@ -1,0 +1,4 @@
+//! What a publish means: accept, commit, tell.
+
+pub mod conversations;
+pub mod identity;

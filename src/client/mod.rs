@@ -1,0 +1,1 @@
+//! The device side: what an MQTT client of Homing does.

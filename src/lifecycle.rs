@@ -1,0 +1,1 @@
+//! Signals, the graceful stop and its deadline.

@@ -1,0 +1,1 @@
+//! All of MQTT: no socket, no clock, no async.

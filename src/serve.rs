@@ -1,0 +1,1 @@
+//! Builds the parts, starts them, stops them in order.

@@ -1,0 +1,3 @@
+//! Everything that is SQL.
+
+pub mod embedded;

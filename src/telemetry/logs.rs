@@ -1,0 +1,1 @@
+//! How log lines look and which are written.
