@@ -7,7 +7,7 @@
 use std::num::{NonZeroU16, NonZeroU32};
 
 use bytes::{BufMut, BytesMut};
-use rmqtt_codec::{types::QoS as CodecQoS, v3, v5};
+use rmqtt_codec::{types::QoS as CodecQoS, v5};
 use tokio_util::codec::Encoder as _;
 
 use super::{
@@ -310,6 +310,8 @@ fn put_variable_length(out: &mut BytesMut, mut value: usize) {
 
 #[cfg(test)]
 mod tests {
+    use rmqtt_codec::v3;
+
     use super::*;
 
     fn packet_id() -> PacketId {
