@@ -38,9 +38,16 @@ pub(super) enum Work {
     Append(Incoming),
     Membership(MembershipRequest),
     /// Tell the participants where some of them stand.
-    Receipts { conversation: ConversationId, standings: Vec<Standing> },
+    Receipts {
+        conversation: ConversationId,
+        standings: Vec<Standing>,
+    },
     /// The outbox knows of a commit that may not have been told.
-    Relay { conversation: ConversationId, from: i64, to: i64 },
+    Relay {
+        conversation: ConversationId,
+        from: i64,
+        to: i64,
+    },
 }
 
 /// One writer: its connection, its queue, and what it knows of its conversations.
@@ -69,7 +76,13 @@ impl Database {
         metrics: BridgeMetrics,
     ) -> Self {
         let retry = config.retry_min..config.retry_max;
-        Self { options, conn: None, wait: retry.start, retry, metrics }
+        Self {
+            options,
+            conn: None,
+            wait: retry.start,
+            retry,
+            metrics,
+        }
     }
 
     /// The connection, opened if there is none.
@@ -118,7 +131,9 @@ impl Writer {
         while gathered.len() < self.config.batch_messages_max.get()
             && bytes < self.config.batch_bytes_max
         {
-            let Ok(work) = self.queue.try_recv() else { break };
+            let Ok(work) = self.queue.try_recv() else {
+                break;
+            };
             bytes += size(&work);
             gathered.push(work);
         }
@@ -143,11 +158,22 @@ impl Writer {
         match work {
             Work::Append(_) => {}
             Work::Membership(request) => self.change_membership(request).await,
-            Work::Receipts { conversation, standings } => {
-                self.told.receipts(&mut self.database, conversation, standings).await;
+            Work::Receipts {
+                conversation,
+                standings,
+            } => {
+                self.told
+                    .receipts(&mut self.database, conversation, standings)
+                    .await;
             }
-            Work::Relay { conversation, from, to } => {
-                self.told.relay(&mut self.database, conversation, from, to).await;
+            Work::Relay {
+                conversation,
+                from,
+                to,
+            } => {
+                self.told
+                    .relay(&mut self.database, conversation, from, to)
+                    .await;
             }
         }
     }
@@ -205,13 +231,18 @@ impl Writer {
     fn count(&self, batch: &Batch, answers: &[Result<Appended, Refusal>]) {
         let now = Instant::now();
         for at in batch.arrivals() {
-            self.metrics.accept_seconds.observe(now.duration_since(at).as_secs_f64());
+            self.metrics
+                .accept_seconds
+                .observe(now.duration_since(at).as_secs_f64());
         }
         #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
         self.metrics.batch_messages.observe(answers.len() as f64);
         for (outcome, count) in outcomes(answers) {
             if count > 0 {
-                self.metrics.publishes.get_or_create(&PublishLabels { outcome }).inc_by(count);
+                self.metrics
+                    .publishes
+                    .get_or_create(&PublishLabels { outcome })
+                    .inc_by(count);
             }
         }
     }
@@ -243,8 +274,14 @@ fn size(work: &Work) -> usize {
 /// What a sender is told of an answer of the store.
 pub(super) fn verdict(answer: &Result<Appended, Refusal>) -> Result<Accepted, Refusal> {
     match answer.as_ref().map_err(|refusal| *refusal)?.outcome {
-        Outcome::Stored { sequence, .. } => Ok(Accepted { sequence, is_duplicate: false }),
-        Outcome::Duplicate { sequence } => Ok(Accepted { sequence, is_duplicate: true }),
+        Outcome::Stored { sequence, .. } => Ok(Accepted {
+            sequence,
+            is_duplicate: false,
+        }),
+        Outcome::Duplicate { sequence } => Ok(Accepted {
+            sequence,
+            is_duplicate: true,
+        }),
         Outcome::NoConversation => Err(Refusal::NoConversation),
         Outcome::NotParticipant => Err(Refusal::NotParticipant),
     }

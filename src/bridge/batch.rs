@@ -56,9 +56,16 @@ impl Batch {
     pub(super) fn fold(incoming: Vec<Incoming>) -> Self {
         let mut places: HashMap<(ConversationId, UserId, ClientMessageId), usize> =
             HashMap::with_capacity(incoming.len());
-        let mut batch = Self { messages: Vec::new(), waiting: Vec::with_capacity(incoming.len()) };
+        let mut batch = Self {
+            messages: Vec::new(),
+            waiting: Vec::with_capacity(incoming.len()),
+        };
         for Incoming { message, reply, at } in incoming {
-            let key = (message.conversation, message.sender, message.content.id.clone());
+            let key = (
+                message.conversation,
+                message.sender,
+                message.content.id.clone(),
+            );
             let (place, is_repeat) = match places.entry(key) {
                 Entry::Occupied(known) => (*known.get(), true),
                 Entry::Vacant(free) => {
@@ -66,7 +73,12 @@ impl Batch {
                     (*free.insert(batch.messages.len() - 1), false)
                 }
             };
-            batch.waiting.push(Waiting { reply, at, place, is_repeat });
+            batch.waiting.push(Waiting {
+                reply,
+                at,
+                place,
+                is_repeat,
+            });
         }
         batch
     }
@@ -94,7 +106,7 @@ impl Batch {
                 accepted.is_duplicate |= waiting.is_repeat;
                 accepted
             });
-            waiting.reply.send(verdict);
+            waiting.reply.send(&self.messages[waiting.place], verdict);
         }
         commits
     }
@@ -110,9 +122,19 @@ fn commits(
     for (message, answer) in messages.iter().zip(answers) {
         let Ok(appended) = answer else { continue };
         let (sequence, entry) = match appended.outcome {
-            Outcome::Stored { sequence, at_millis } => {
-                let stamp = Stamp { sequence, from: &message.sender_name, at_millis };
-                let position = Position { conversation: message.conversation, sequence };
+            Outcome::Stored {
+                sequence,
+                at_millis,
+            } => {
+                let stamp = Stamp {
+                    sequence,
+                    from: &message.sender_name,
+                    at_millis,
+                };
+                let position = Position {
+                    conversation: message.conversation,
+                    sequence,
+                };
                 let entry = LogEntry {
                     position,
                     sender_device: message.sender_device,
@@ -153,7 +175,12 @@ mod tests {
         message::{Content, Sequence},
     };
 
-    fn incoming(id: &str) -> (Incoming, oneshot::Receiver<Result<super::super::Accepted, Refusal>>) {
+    fn incoming(
+        id: &str,
+    ) -> (
+        Incoming,
+        oneshot::Receiver<Result<super::super::Accepted, Refusal>>,
+    ) {
         let content = Content {
             id: ClientMessageId::new(id.into()).unwrap(),
             kind: "text".into(),
@@ -169,7 +196,14 @@ mod tests {
             content,
         };
         let (reply, verdict) = oneshot::channel();
-        (Incoming { message, reply: Reply::Request(reply), at: Instant::now() }, verdict)
+        (
+            Incoming {
+                message,
+                reply: Reply::Request(reply),
+                at: Instant::now(),
+            },
+            verdict,
+        )
     }
 
     #[test]
@@ -179,11 +213,23 @@ mod tests {
         let batch = Batch::fold(vec![first, repeat]);
         assert_eq!(batch.messages().len(), 1);
 
-        let outcome = Outcome::Stored { sequence: Sequence::FIRST, at_millis: 1 };
-        let commits = batch.answer(&[Ok(Appended { outcome, members_version: 3 })], false);
+        let outcome = Outcome::Stored {
+            sequence: Sequence::FIRST,
+            at_millis: 1,
+        };
+        let commits = batch.answer(
+            &[Ok(Appended {
+                outcome,
+                members_version: 3,
+            })],
+            false,
+        );
 
         assert_eq!(commits.len(), 1);
-        assert_eq!((commits[0].from, commits[0].to, commits[0].entries.len()), (1, 1, 1));
+        assert_eq!(
+            (commits[0].from, commits[0].to, commits[0].entries.len()),
+            (1, 1, 1)
+        );
         assert!(!first_verdict.try_recv().unwrap().unwrap().is_duplicate);
         assert!(repeat_verdict.try_recv().unwrap().unwrap().is_duplicate);
     }
@@ -191,7 +237,9 @@ mod tests {
     #[test]
     fn what_a_lost_attempt_may_have_stored_is_announced_again() {
         let answers = [Ok(Appended {
-            outcome: Outcome::Duplicate { sequence: Sequence::new(7).unwrap() },
+            outcome: Outcome::Duplicate {
+                sequence: Sequence::new(7).unwrap(),
+            },
             members_version: 3,
         })];
         let certain = Batch::fold(vec![incoming("a").0]).answer(&answers, false);

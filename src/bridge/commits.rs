@@ -73,7 +73,12 @@ impl Commits {
     pub(super) fn publish(&self, notice: &Arc<Notice>, members: &[Member]) {
         for member in members {
             if let Some((from, to)) = member.visible(notice.from, notice.to) {
-                for mailbox in self.shard(member.user).get(&member.user).into_iter().flatten() {
+                for mailbox in self
+                    .shard(member.user)
+                    .get(&member.user)
+                    .into_iter()
+                    .flatten()
+                {
                     mailbox.notice(notice, from, to);
                 }
             }
@@ -84,7 +89,12 @@ impl Commits {
     pub(super) fn publish_receipt(&self, receipt: &Arc<ReceiptNotice>, members: &[Member]) -> u64 {
         let mut dropped = 0;
         for member in members.iter().filter(|member| member.left.is_none()) {
-            for mailbox in self.shard(member.user).get(&member.user).into_iter().flatten() {
+            for mailbox in self
+                .shard(member.user)
+                .get(&member.user)
+                .into_iter()
+                .flatten()
+            {
                 dropped += u64::from(!mailbox.receipt(receipt));
             }
         }
@@ -123,10 +133,21 @@ mod tests {
 
     #[test]
     fn a_member_sees_from_joining_to_leaving() {
-        let member = Member { user: UserId(1), joined: 5, left: Some(7) };
+        let member = Member {
+            user: UserId(1),
+            joined: 5,
+            left: Some(7),
+        };
         assert_eq!(member.visible(1, 10), Some((5, 7)));
         assert_eq!(member.visible(1, 4), None);
         assert_eq!(member.visible(8, 9), None);
-        assert_eq!(Member { left: None, ..member }.visible(6, 10), Some((6, 10)));
+        assert_eq!(
+            Member {
+                left: None,
+                ..member
+            }
+            .visible(6, 10),
+            Some((6, 10))
+        );
     }
 }

@@ -12,7 +12,10 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 
 use super::{Accepted, Refusal};
-use crate::domain::{ids::ConversationId, message::SharedEntry};
+use crate::domain::{
+    ids::{ClientMessageId, ConversationId},
+    message::{NewMessage, SharedEntry},
+};
 
 /// Entries of one conversation that were committed; shared by all receivers.
 #[derive(Debug)]
@@ -31,17 +34,39 @@ pub struct ReceiptNotice {
     pub payload: Bytes,
 }
 
+/// A message that was not accepted, named so that its sender knows which.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedMessage {
+    pub refusal: Refusal,
+    pub conversation: ConversationId,
+    pub id: ClientMessageId,
+}
+
 /// Something a connected session must know.
 #[derive(Debug)]
 pub enum Event {
     /// What became of a publish.
-    Verdict { ticket: u64, verdict: Result<Accepted, Refusal> },
+    Verdict {
+        ticket: u64,
+        verdict: Result<Accepted, Box<RefusedMessage>>,
+    },
     /// What became of a report on `c/{cid}/receipts`: whether it was stored.
-    Reported { ticket: u64, result: Result<(), Refusal> },
+    Reported {
+        ticket: u64,
+        result: Result<(), Refusal>,
+    },
     /// Of a commit, the part that this user may see.
-    Commit { notice: Arc<Notice>, from: i64, to: i64 },
+    Commit {
+        notice: Arc<Notice>,
+        from: i64,
+        to: i64,
+    },
     /// Commits that did not fit: read the log.
-    Behind { conversation: ConversationId, from: i64, to: i64 },
+    Behind {
+        conversation: ConversationId,
+        from: i64,
+        to: i64,
+    },
     Receipt(Arc<ReceiptNotice>),
     /// Another connection of the same device has taken the session.
     TakenOver,
@@ -86,7 +111,11 @@ impl Mailbox {
                 state.behind.push((conversation, from, to));
             } else {
                 state.unasked += 1;
-                state.events.push(Event::Commit { notice: notice.clone(), from, to });
+                state.events.push(Event::Commit {
+                    notice: notice.clone(),
+                    from,
+                    to,
+                });
             }
         });
     }
@@ -118,7 +147,11 @@ impl Mailbox {
         events.extend(
             behind
                 .into_iter()
-                .map(|(conversation, from, to)| Event::Behind { conversation, from, to }),
+                .map(|(conversation, from, to)| Event::Behind {
+                    conversation,
+                    from,
+                    to,
+                }),
         );
         Poll::Ready(events)
     }
@@ -148,9 +181,19 @@ pub enum Reply {
 }
 
 impl Reply {
-    pub(super) fn send(self, verdict: Result<Accepted, Refusal>) {
+    pub(super) fn send(self, message: &NewMessage, verdict: Result<Accepted, Refusal>) {
         match self {
-            Self::Session { mailbox, ticket } => mailbox.tell(Event::Verdict { ticket, verdict }),
+            Self::Session { mailbox, ticket } => {
+                let verdict = verdict.map_err(|refusal| {
+                    let (conversation, id) = (message.conversation, message.content.id.clone());
+                    Box::new(RefusedMessage {
+                        refusal,
+                        conversation,
+                        id,
+                    })
+                });
+                mailbox.tell(Event::Verdict { ticket, verdict });
+            }
             // Whoever asked may have gone; the message is stored all the same.
             Self::Request(request) => drop(request.send(verdict)),
         }
@@ -165,7 +208,12 @@ mod tests {
 
     fn notice(from: i64, to: i64) -> Arc<Notice> {
         let conversation = ConversationId(uuid::Uuid::from_u128(1));
-        Arc::new(Notice { conversation, from, to, entries: Vec::new() })
+        Arc::new(Notice {
+            conversation,
+            from,
+            to,
+            entries: Vec::new(),
+        })
     }
 
     fn take(mailbox: &Mailbox) -> Vec<Event> {

@@ -29,7 +29,10 @@ impl Writer {
             }
         };
         let answer = match result {
-            Ok(Change::Changed { entry, members_version }) => {
+            Ok(Change::Changed {
+                entry,
+                members_version,
+            }) => {
                 let sequence = entry.position.sequence;
                 let commit = Commit {
                     conversation: change.conversation,
@@ -44,9 +47,9 @@ impl Writer {
             // After a lost attempt this may be its result; the outbox tells of it then.
             Ok(Change::Unchanged) => Ok(None),
             Ok(Change::NoConversation) => Err(BridgeError::NoConversation),
-            Ok(Change::Full) => {
-                Err(BridgeError::Full { participants_max: self.participants_max })
-            }
+            Ok(Change::Full) => Err(BridgeError::Full {
+                participants_max: self.participants_max,
+            }),
             Err(error) => Err(BridgeError::Store(error)),
         };
         // Whoever asked may have gone; the change stands all the same.

@@ -148,7 +148,11 @@ impl Bridge {
         reply: Reply,
         at: std::time::Instant,
     ) -> Result<(), QueueFull> {
-        let incoming = Incoming { message, reply, at: at.into() };
+        let incoming = Incoming {
+            message,
+            reply,
+            at: at.into(),
+        };
         let queue = self.0.writers.of(incoming.message.conversation);
         queue.try_send(Work::Append(incoming)).map_err(|error| {
             let (mpsc::error::TrySendError::Full(work) | mpsc::error::TrySendError::Closed(work)) =
@@ -163,8 +167,15 @@ impl Bridge {
     /// Hands a message to its writer as soon as there is room.
     pub async fn publish(&self, message: NewMessage, reply: Reply) {
         let conversation = message.conversation;
-        let incoming = Incoming { message, reply, at: Instant::now() };
-        self.0.writers.send(conversation, Work::Append(incoming)).await;
+        let incoming = Incoming {
+            message,
+            reply,
+            at: Instant::now(),
+        };
+        self.0
+            .writers
+            .send(conversation, Work::Append(incoming))
+            .await;
     }
 
     /// Stores a message and waits for its commit.
@@ -182,7 +193,10 @@ impl Bridge {
         let (reply, answer) = oneshot::channel();
         let conversation = change.conversation;
         let request = MembershipRequest { change, reply };
-        self.0.writers.send(conversation, Work::Membership(request)).await;
+        self.0
+            .writers
+            .send(conversation, Work::Membership(request))
+            .await;
         answer.await.unwrap_or(Err(BridgeError::Unavailable))
     }
 
@@ -194,7 +208,8 @@ impl Bridge {
         report: Report,
     ) -> Result<(), BridgeError> {
         let (reply, answer) = oneshot::channel();
-        self.receipts().report(user, conversation, report, ReportReply::Request(reply));
+        self.receipts()
+            .report(user, conversation, report, ReportReply::Request(reply));
         match answer.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(BridgeError::NotParticipant),

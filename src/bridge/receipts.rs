@@ -72,7 +72,11 @@ enum Waiting {
     /// A connection that ends, so that the next one finds its cursors.
     Flush(oneshot::Sender<()>),
     /// A report that is answered.
-    Report { user: UserId, conversation: ConversationId, reply: ReportReply },
+    Report {
+        user: UserId,
+        conversation: ConversationId,
+        reply: ReportReply,
+    },
 }
 
 /// Where the answer to a report goes.
@@ -95,7 +99,12 @@ impl ReportReply {
 impl Receipts {
     pub(super) fn new(positions_max: usize, metrics: BridgeMetrics) -> Self {
         let (gathered, is_urgent) = (Mutex::default(), Notify::new());
-        Self { gathered, is_urgent, positions_max, metrics }
+        Self {
+            gathered,
+            is_urgent,
+            positions_max,
+            metrics,
+        }
     }
 
     /// A device has acknowledged these, in order. Without a `device` only the user's own
@@ -105,7 +114,11 @@ impl Receipts {
         for position in positions {
             let delivered = position.sequence.get();
             let reached = Reached { delivered, read: 0 };
-            self.gather(&mut gathered, (user, device, position.conversation), reached);
+            self.gather(
+                &mut gathered,
+                (user, device, position.conversation),
+                reached,
+            );
         }
     }
 
@@ -128,7 +141,11 @@ impl Receipts {
         };
         let mut gathered = self.lock();
         self.gather(&mut gathered, (user, None, conversation), reached);
-        gathered.waiting.push(Waiting::Report { user, conversation, reply });
+        gathered.waiting.push(Waiting::Report {
+            user,
+            conversation,
+            reply,
+        });
         drop(gathered);
         self.is_urgent.notify_one();
     }
@@ -234,7 +251,10 @@ struct Written {
 }
 
 async fn write(pool: &PgPool, gathered: &Gathered) -> Result<Written, StoreError> {
-    let mut written = Written { moved: Vec::new(), take_part: Vec::new() };
+    let mut written = Written {
+        moved: Vec::new(),
+        take_part: Vec::new(),
+    };
     let reports = reports(gathered);
     if gathered.positions.is_empty() && gathered.inflight.is_empty() && reports.is_empty() {
         return Ok(written);
@@ -243,7 +263,11 @@ async fn write(pool: &PgPool, gathered: &Gathered) -> Result<Written, StoreError
     if !reports.is_empty() {
         written.take_part = cursors::take_part(&mut conn, &reports).await?;
     }
-    let settled: Vec<_> = gathered.positions.iter().map(|(key, reached)| row(*key, *reached)).collect();
+    let settled: Vec<_> = gathered
+        .positions
+        .iter()
+        .map(|(key, reached)| row(*key, *reached))
+        .collect();
     if !settled.is_empty() {
         written.moved = cursors::settle(&mut conn, &settled).await?;
     }
@@ -261,12 +285,20 @@ async fn write(pool: &PgPool, gathered: &Gathered) -> Result<Written, StoreError
 fn row((user, device, conversation): Key, reached: Reached) -> Settled {
     let some = |number: i64| (number > 0).then_some(number);
     let (delivered, read) = (some(reached.delivered), some(reached.read));
-    Settled { device, user, conversation, delivered, read }
+    Settled {
+        device,
+        user,
+        conversation,
+        delivered,
+        read,
+    }
 }
 
 fn reports(gathered: &Gathered) -> Vec<(UserId, ConversationId)> {
     let reports = gathered.waiting.iter().filter_map(|waiting| match waiting {
-        Waiting::Report { user, conversation, .. } => Some((*user, *conversation)),
+        Waiting::Report {
+            user, conversation, ..
+        } => Some((*user, *conversation)),
         Waiting::Flush(_) => None,
     });
     reports.collect()

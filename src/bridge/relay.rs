@@ -69,7 +69,16 @@ impl Relay {
         let (from, to) = (row.from.get(), row.to.get());
         if !self.commits.was_told(row.conversation, to) {
             let conversation = row.conversation;
-            self.writers.send(conversation, Work::Relay { conversation, from, to }).await;
+            self.writers
+                .send(
+                    conversation,
+                    Work::Relay {
+                        conversation,
+                        from,
+                        to,
+                    },
+                )
+                .await;
         }
     }
 }

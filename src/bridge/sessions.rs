@@ -11,7 +11,7 @@ use crate::{
     },
     store::{
         StoreError,
-        cursors::{self, Coverage, Pending},
+        cursors::{self, Coverage},
         messages,
         sessions::{self, OpenSession},
         users,
@@ -47,11 +47,16 @@ pub struct OpenedSession {
     pub inflight: Inflight,
 }
 
+/// A conversation in which a device has missed something: everything after its cursor.
+pub use crate::store::cursors::Pending as Missed;
+
 /// Which conversations' messages a session wants; none stands for all of them.
 pub type Wanted = Option<Vec<ConversationId>>;
 
 fn coverage(wanted: &Wanted) -> Coverage<'_> {
-    wanted.as_ref().map_or(Coverage::All, |only| Coverage::Only(only))
+    wanted
+        .as_ref()
+        .map_or(Coverage::All, |only| Coverage::Only(only))
 }
 
 impl Bridge {
@@ -73,12 +78,27 @@ impl Bridge {
         connecting: Connecting<'_>,
     ) -> Result<OpenedSession, BridgeError> {
         let mut conn = self.pool().acquire().await.map_err(StoreError::from)?;
-        let Connecting { user, client_id, clean_start, expiry_seconds } = connecting;
+        let Connecting {
+            user,
+            client_id,
+            clean_start,
+            expiry_seconds,
+        } = connecting;
         let node = self.node();
-        let session = OpenSession { user, client_id, clean_start, expiry_seconds, node };
+        let session = OpenSession {
+            user,
+            client_id,
+            clean_start,
+            expiry_seconds,
+            node,
+        };
         let opened = sessions::open(&mut conn, &session).await?;
         Ok(OpenedSession {
-            held: Held { user, device: opened.device, generation: opened.generation },
+            held: Held {
+                user,
+                device: opened.device,
+                generation: opened.generation,
+            },
             is_present: opened.is_present,
             subscriptions: opened.subscriptions,
             inflight: opened.inflight,
@@ -86,7 +106,7 @@ impl Bridge {
     }
 
     /// What a device has missed in the conversations it wants.
-    pub async fn pending(&self, held: Held, wanted: &Wanted) -> Result<Vec<Pending>, BridgeError> {
+    pub async fn pending(&self, held: Held, wanted: &Wanted) -> Result<Vec<Missed>, BridgeError> {
         let mut conn = self.pool().acquire().await.map_err(StoreError::from)?;
         Ok(cursors::pending(&mut conn, held.device, held.user, coverage(wanted)).await?)
     }
@@ -103,7 +123,11 @@ impl Bridge {
     ) -> Result<(), BridgeError> {
         let mut conn = self.pool().acquire().await.map_err(StoreError::from)?;
         let mut tx = conn.begin().await.map_err(StoreError::from)?;
-        let Held { user, device, generation } = held;
+        let Held {
+            user,
+            device,
+            generation,
+        } = held;
         let expiry = i64::from(expiry_seconds);
         if !sessions::persist(&mut tx, device, generation, subscriptions, expiry, true).await? {
             return Err(BridgeError::TakenOver);
@@ -122,7 +146,9 @@ impl Bridge {
     ) -> Result<(), BridgeError> {
         self.receipts().flushed().await;
         let mut conn = self.pool().acquire().await.map_err(StoreError::from)?;
-        let Held { device, generation, .. } = held;
+        let Held {
+            device, generation, ..
+        } = held;
         let (keep, expiry) = (expiry_seconds > 0, i64::from(expiry_seconds));
         // False: taken over meanwhile, and no longer ours to close.
         sessions::close(&mut conn, device, generation, keep, expiry, inflight).await?;
@@ -153,4 +179,3 @@ async fn move_coverage(
     cursors::forget(conn, device, coverage).await?;
     cursors::begin_at_head(conn, device, user, before, coverage).await
 }
-

@@ -61,7 +61,14 @@ impl Bridge {
         let mut conn = parts.pool.acquire().await?;
         sessions::disconnect_node(&mut conn, &parts.node).await?;
         drop(conn);
-        let Parts { pool, options, store, message, metrics, node } = parts;
+        let Parts {
+            pool,
+            options,
+            store,
+            message,
+            metrics,
+            node,
+        } = parts;
         let commits = Arc::new(Commits::default());
         let mut queues = Vec::new();
         let mut writers = Vec::new();
@@ -78,7 +85,10 @@ impl Bridge {
                 metrics: metrics.clone(),
             });
         }
-        let queues = Writers { queues: queues.into(), hasher: RandomState::new() };
+        let queues = Writers {
+            queues: queues.into(),
+            hasher: RandomState::new(),
+        };
         let receipts = Arc::new(Receipts::new(store.flush_positions_max, metrics));
         let relay = Relay {
             pool: pool.clone(),
@@ -124,7 +134,11 @@ impl Tasks {
         let (receipts, pool, interval) = (self.receipts, self.pool, self.store.flush_interval);
         spawn(
             "expired sessions",
-            Box::pin(remove_expired(pool.clone(), interval * EXPIRED_EVERY, stop.clone())),
+            Box::pin(remove_expired(
+                pool.clone(),
+                interval * EXPIRED_EVERY,
+                stop.clone(),
+            )),
         );
         let (queues, stop) = (self.queues, stop.clone());
         spawn(
@@ -144,18 +158,37 @@ async fn announce(queues: Writers, mut moved: Vec<Moved>) {
         let conversation = moved[0].conversation;
         let standings = moved
             .iter()
-            .map(|Moved { name, delivered, read, .. }| Standing {
-                user: name.clone(),
-                delivered: *delivered,
-                read: *read,
-            })
+            .map(
+                |Moved {
+                     name,
+                     delivered,
+                     read,
+                     ..
+                 }| Standing {
+                    user: name.clone(),
+                    delivered: *delivered,
+                    read: *read,
+                },
+            )
             .collect();
-        queues.send(conversation, Work::Receipts { conversation, standings }).await;
+        queues
+            .send(
+                conversation,
+                Work::Receipts {
+                    conversation,
+                    standings,
+                },
+            )
+            .await;
     }
 }
 
 async fn remove_expired(pool: PgPool, interval: std::time::Duration, stop: CancellationToken) {
-    while stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
+    while stop
+        .run_until_cancelled(tokio::time::sleep(interval))
+        .await
+        .is_some()
+    {
         let removed = async {
             let mut conn = pool.acquire().await?;
             sessions::remove_expired(&mut conn, EXPIRED_MAX).await
@@ -164,7 +197,10 @@ async fn remove_expired(pool: PgPool, interval: std::time::Duration, stop: Cance
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "sessions have expired"),
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "expired sessions stay");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "expired sessions stay"
+                );
             }
         }
     }

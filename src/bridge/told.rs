@@ -41,7 +41,12 @@ impl Told {
         receipts_participants_max: usize,
         metrics: BridgeMetrics,
     ) -> Self {
-        Self { commits, conversations: HashMap::new(), receipts_participants_max, metrics }
+        Self {
+            commits,
+            conversations: HashMap::new(),
+            receipts_participants_max,
+            metrics,
+        }
     }
 
     /// Tells the participants of new entries.
@@ -65,13 +70,23 @@ impl Told {
         from: i64,
         to: i64,
     ) {
-        if self.conversations.get(&conversation).is_some_and(|known| known.told >= to) {
+        if self
+            .conversations
+            .get(&conversation)
+            .is_some_and(|known| known.told >= to)
+        {
             return;
         }
         self.metrics.relayed.inc();
         self.load(database, vec![conversation]).await;
         let (entries, members_version) = (Vec::new(), 0);
-        self.tell(Commit { conversation, from, to, entries, members_version });
+        self.tell(Commit {
+            conversation,
+            from,
+            to,
+            entries,
+            members_version,
+        });
     }
 
     /// Tells the participants where some of them stand.
@@ -84,33 +99,60 @@ impl Told {
         if !self.conversations.contains_key(&conversation) {
             self.load(database, vec![conversation]).await;
         }
-        let Some(known) = self.conversations.get(&conversation) else { return };
-        let present = known.members.iter().filter(|member| member.left.is_none()).count();
+        let Some(known) = self.conversations.get(&conversation) else {
+            return;
+        };
+        let present = known
+            .members
+            .iter()
+            .filter(|member| member.left.is_none())
+            .count();
         if present > self.receipts_participants_max {
             return;
         }
         for standing in standings {
             let payload = serde_json::to_vec(&standing).unwrap_or_default().into();
-            let receipt = Arc::new(ReceiptNotice { conversation, payload });
+            let receipt = Arc::new(ReceiptNotice {
+                conversation,
+                payload,
+            });
             let dropped = self.commits.publish_receipt(&receipt, &known.members);
             self.metrics.receipts_dropped.inc_by(dropped);
         }
     }
 
     fn tell(&mut self, commit: Commit) {
-        let Some(known) = self.conversations.get_mut(&commit.conversation) else { return };
+        let Some(known) = self.conversations.get_mut(&commit.conversation) else {
+            return;
+        };
         // From where the last notice ended: what another node, or an attempt whose answer
         // was lost, appended in between is told along.
-        let from = if known.told > 0 { commit.from.min(known.told + 1) } else { commit.from };
-        let Commit { conversation, to, entries, .. } = commit;
+        let from = if known.told > 0 {
+            commit.from.min(known.told + 1)
+        } else {
+            commit.from
+        };
+        let Commit {
+            conversation,
+            to,
+            entries,
+            ..
+        } = commit;
         known.told = known.told.max(to);
         self.commits.remember_told(conversation, to);
-        let notice = Arc::new(Notice { conversation, from, to, entries });
+        let notice = Arc::new(Notice {
+            conversation,
+            from,
+            to,
+            entries,
+        });
         self.commits.publish(&notice, &known.members);
     }
 
     fn knows(&self, conversation: ConversationId, version: i32) -> bool {
-        self.conversations.get(&conversation).is_some_and(|known| known.version >= version)
+        self.conversations
+            .get(&conversation)
+            .is_some_and(|known| known.version >= version)
     }
 
     /// Reads the participants, however long the store is away: a commit must be told.
@@ -138,10 +180,24 @@ impl Told {
         for (conversation, version, participants) in lists {
             let members = participants
                 .into_iter()
-                .map(|member| Member { user: member.user, joined: member.joined, left: member.left })
+                .map(|member| Member {
+                    user: member.user,
+                    joined: member.joined,
+                    left: member.left,
+                })
                 .collect();
-            let told = self.conversations.get(&conversation).map_or(0, |known| known.told);
-            self.conversations.insert(conversation, Known { version, members, told });
+            let told = self
+                .conversations
+                .get(&conversation)
+                .map_or(0, |known| known.told);
+            self.conversations.insert(
+                conversation,
+                Known {
+                    version,
+                    members,
+                    told,
+                },
+            );
         }
     }
 }

@@ -67,6 +67,11 @@ impl Decoder {
         }
     }
 
+    /// Takes larger packets from somebody who has shown a token.
+    pub fn set_packet_bytes_max(&mut self, packet_bytes_max: u32) {
+        self.packet_bytes_max = packet_bytes_max;
+    }
+
     /// What the peer speaks, as far as its CONNECT could be read.
     #[must_use]
     pub fn version(&self) -> Option<Version> {

@@ -11,7 +11,7 @@ use crate::domain::message::Sequence;
 
 /// Names one publish of a connection until its verdict is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ticket(u64);
+pub struct Ticket(pub u64);
 
 /// What became of a publish.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -34,6 +34,12 @@ impl Rate {
         }
     }
 
+    /// Whether nothing was counted for so long that the whole burst is free again.
+    #[must_use]
+    pub fn is_full(&self, now: Instant) -> bool {
+        self.full_at <= now
+    }
+
     /// Until when no publish should be read; nothing if one is welcome now.
     #[must_use]
     pub fn paused_until(&self, now: Instant) -> Option<Instant> {

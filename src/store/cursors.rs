@@ -223,7 +223,10 @@ pub async fn take_part(
     pairs: &[(UserId, ConversationId)],
 ) -> Result<Vec<bool>, StoreError> {
     let users: Vec<_> = pairs.iter().map(|(user, _)| user.0).collect();
-    let conversations: Vec<_> = pairs.iter().map(|(_, conversation)| conversation.0).collect();
+    let conversations: Vec<_> = pairs
+        .iter()
+        .map(|(_, conversation)| conversation.0)
+        .collect();
     let rows = sqlx::query_scalar!(
         r#"select exists (
                select from participants p

@@ -11,8 +11,9 @@ use prometheus_client::{
 };
 
 /// Upper bounds in seconds. One commit takes about 0.3 ms on two quiet cores.
-const COMMIT_BUCKETS_SECONDS: [f64; 11] =
-    [0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0];
+const COMMIT_BUCKETS_SECONDS: [f64; 11] = [
+    0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0,
+];
 /// Upper bounds in messages.
 const BATCH_BUCKETS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
@@ -68,7 +69,11 @@ impl BridgeMetrics {
             receipts_dropped: Counter::default(),
             positions_dropped: Counter::default(),
         };
-        registry.register("publishes", "Publishes, by outcome", metrics.publishes.clone());
+        registry.register(
+            "publishes",
+            "Publishes, by outcome",
+            metrics.publishes.clone(),
+        );
         registry.register_with_unit(
             "accept",
             "Time from the arrival of a publish to its commit",
@@ -164,8 +169,16 @@ impl BrokerMetrics {
             events_dropped: Counter::default(),
             deliveries: Counter::default(),
         };
-        registry.register("connections", "Open connections", metrics.connections.clone());
-        registry.register("connects", "Attempts to connect, by outcome", metrics.connects.clone());
+        registry.register(
+            "connections",
+            "Open connections",
+            metrics.connections.clone(),
+        );
+        registry.register(
+            "connects",
+            "Attempts to connect, by outcome",
+            metrics.connects.clone(),
+        );
         registry.register(
             "disconnects",
             "Ended connections, by cause",

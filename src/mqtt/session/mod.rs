@@ -17,6 +17,7 @@ mod timers;
 use std::{
     collections::VecDeque,
     num::{NonZeroU16, NonZeroU32},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -119,7 +120,7 @@ enum Answer {
 pub struct Session {
     version: Version,
     device: DeviceId,
-    limits: &'static Limits,
+    limits: Arc<Limits>,
     packet_bytes_max: Option<NonZeroU32>,
     wants_problem_information: bool,
     session_expiry_seconds: u32,
@@ -162,20 +163,31 @@ impl Session {
         identity: Identity,
         remembered: Remembered,
         assigned_client_id: Option<String>,
-        limits: &'static Limits,
+        limits: Arc<Limits>,
         now: Instant,
     ) -> Self {
         let inflight_max = connect.receive_max.min(limits.inflight_max);
+        let keep_alive_seconds = keep_alive_seconds(connect, &limits);
+        let session_expiry_seconds = granted_expiry(connect, &limits);
         let pending = remembered.pending;
         let interrupted = still_pending(remembered.inflight, &pending);
-        let keep_alive_seconds = keep_alive_seconds(connect, limits);
+        let connack = ConnAck {
+            is_session_present: remembered.is_present,
+            session_expiry_seconds: (session_expiry_seconds != connect.session_expiry_seconds)
+                .then_some(session_expiry_seconds),
+            receive_max: limits.receive_max,
+            packet_bytes_max: limits.packet_bytes_max,
+            assigned_client_id,
+            topic_alias_max: limits.topic_alias_max,
+            server_keep_alive_seconds: (keep_alive_seconds != connect.keep_alive_seconds)
+                .then_some(keep_alive_seconds),
+        };
         let mut session = Self {
             version: connect.version,
             device: identity.device,
-            limits,
             packet_bytes_max: connect.packet_bytes_max,
             wants_problem_information: connect.wants_problem_information,
-            session_expiry_seconds: granted_expiry(connect, limits),
+            session_expiry_seconds,
             keep_alive: (keep_alive_seconds > 0)
                 .then(|| Duration::from_millis(u64::from(keep_alive_seconds) * 1500)),
             clock: now,
@@ -197,18 +209,7 @@ impl Session {
             out: BytesMut::new(),
             is_closing: false,
             events_dropped: 0,
-        };
-        let connack = ConnAck {
-            is_session_present: remembered.is_present,
-            session_expiry_seconds: (session.session_expiry_seconds
-                != connect.session_expiry_seconds)
-                .then_some(session.session_expiry_seconds),
-            receive_max: limits.receive_max,
-            packet_bytes_max: limits.packet_bytes_max,
-            assigned_client_id,
-            topic_alias_max: limits.topic_alias_max,
-            server_keep_alive_seconds: (keep_alive_seconds != connect.keep_alive_seconds)
-                .then_some(keep_alive_seconds),
+            limits,
         };
         frame::write_connack(session.version, &connack, &mut session.out);
         pending
@@ -295,7 +296,9 @@ fn keep_alive_seconds(connect: &Connect, limits: &Limits) -> u16 {
     }
 }
 
-fn granted_expiry(connect: &Connect, limits: &Limits) -> u32 {
+/// How long the session of this CONNECT outlives its connection, in seconds.
+#[must_use]
+pub fn granted_expiry(connect: &Connect, limits: &Limits) -> u32 {
     let max = u32::try_from(limits.session_expiry_max.as_secs()).unwrap_or(u32::MAX);
     connect.session_expiry_seconds.min(max)
 }
