@@ -67,7 +67,7 @@ fn filter(level: &str) -> Result<EnvFilter, LogError> {
         return Err(refused(format!("{word:?} is no level")));
     }
     EnvFilter::builder()
-        .parse(level)
+        .parse(words.join(","))
         .map_err(|error| refused(error.to_string()))
 }
 

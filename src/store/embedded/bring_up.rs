@@ -1,6 +1,6 @@
 //! From whatever an earlier life left behind to a database that answers.
 
-use std::{fs, path::PathBuf, process::ExitStatus, time::Duration};
+use std::{fs, process::ExitStatus, time::Duration};
 
 use rustix::process::Signal;
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
@@ -10,6 +10,7 @@ use super::{
     EmbeddedPostgres,
     error::{EmbeddedError, Output},
     pidfile::{self, PidFile},
+    place::SOCKET_LOCK_NAME,
     postmaster::Postmaster,
     process,
 };
@@ -114,17 +115,25 @@ impl EmbeddedPostgres {
             }
             sleep(POLL_INTERVAL).await;
         }
-        self.remove_stale_pid_file();
+        self.remove_stale_locks();
         None
     }
 
-    /// Postgres takes any living process of the same user for the one in the file; we have
-    /// just seen that none is a postmaster of this cluster. Where we cannot see that, it is
-    /// left to Postgres.
-    fn remove_stale_pid_file(&self) {
-        let path: PathBuf = self.place.pgdata.join(pidfile::FILE_NAME);
-        if process::has_proc() && fs::remove_file(&path).is_ok() {
-            tracing::info!(path = %path.display(), "removed what a killed postmaster left behind");
+    /// Postgres takes any living (or not yet collected) process of the same user for the one
+    /// in its lock files; we have just seen that none is of this cluster. Where we cannot see
+    /// that, it is left to Postgres.
+    fn remove_stale_locks(&self) {
+        if !process::has_proc() {
+            return;
+        }
+        let locks = [
+            self.place.pgdata.join(pidfile::FILE_NAME),
+            self.place.socket_dir.join(SOCKET_LOCK_NAME),
+        ];
+        for path in locks {
+            if fs::remove_file(&path).is_ok() {
+                tracing::info!(path = %path.display(), "removed the lock of a killed postmaster");
+            }
         }
     }
 

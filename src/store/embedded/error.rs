@@ -127,7 +127,11 @@ impl EmbeddedError {
 
     /// Orphans of an earlier postmaster still hold its shared memory: it passes.
     pub(super) fn is_still_in_use(&self) -> bool {
-        let held = ["is still in use", "\"postmaster.pid\" already exists"];
+        let held = [
+            "is still in use",
+            "\"postmaster.pid\" already exists",
+            ".lock\" already exists",
+        ];
         matches!(self, Self::Failed { output, .. } if held.iter().any(|held| output.0.contains(held)))
     }
 }

@@ -31,6 +31,7 @@ const HOMES_ELSEWHERE: &str = "/var/lib/homing";
 /// The smallest limit of the systems we know is 104 bytes with the closing zero.
 const SOCKET_PATH_BYTES_MAX: usize = 103;
 const SOCKET_NAME: &str = ".s.PGSQL.5432";
+pub(super) const SOCKET_LOCK_NAME: &str = ".s.PGSQL.5432.lock";
 
 #[derive(Clone, Debug)]
 pub(super) struct Place {
