@@ -63,7 +63,6 @@ pub(super) async fn create(
     binaries: &Binaries,
     password: &str,
 ) -> Result<(), EmbeddedError> {
-    remove_unfinished(&place.home)?;
     let nonce = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 6]>());
     let unfinished = place.home.join(format!("{UNFINISHED_PREFIX}{nonce}"));
     let password_file = place
@@ -103,15 +102,18 @@ pub(super) async fn create(
         .map_err(EmbeddedError::io("sync", &place.home))
 }
 
-/// What an earlier process, killed in the middle, left behind.
-fn remove_unfinished(home: &Path) -> Result<(), EmbeddedError> {
-    let entries = fs::read_dir(home).map_err(EmbeddedError::io("list", home))?;
+/// Removes what an earlier process, killed in the middle, left behind. As far as possible:
+/// an orphaned initdb may still write there, and the next start tries again.
+pub(super) fn remove_unfinished(place: &Place) {
+    let Ok(entries) = fs::read_dir(&place.home) else {
+        return;
+    };
     for entry in entries.flatten() {
-        let is_ours = entry
+        if !entry
             .file_name()
-            .to_str()
-            .is_some_and(|n| n.starts_with(UNFINISHED_PREFIX));
-        if !is_ours {
+            .to_string_lossy()
+            .starts_with(UNFINISHED_PREFIX)
+        {
             continue;
         }
         let path = entry.path();
@@ -121,9 +123,10 @@ fn remove_unfinished(home: &Path) -> Result<(), EmbeddedError> {
         } else {
             fs::remove_file(&path)
         };
-        removed.map_err(EmbeddedError::io("remove", path))?;
+        if let Err(error) = removed {
+            tracing::warn!(%error, path = %path.display(), "half of a cluster was not removed");
+        }
     }
-    Ok(())
 }
 
 /// Writes a file that only its owner can read, down to the disk. It must not exist: in a

@@ -68,6 +68,7 @@ impl EmbeddedPostgres {
         let cluster = major.map(|major| (place.pgdata.as_path(), major));
         let binaries = Binaries::find(pg_bin_dir, cluster).await?;
         place.prepare()?;
+        initdb::remove_unfinished(&place);
         let password = initdb::password(&place)?;
         if !has_cluster {
             tracing::info!(home = %place.home.display(), version = %binaries.version, "making a Postgres cluster");
