@@ -1,1 +1,279 @@
 //! Builds the parts, starts them, stops them in order.
+//!
+//! ```text
+//!   start: Postgres ─▶ schema ─▶ bridge ─▶ broker, REST ─▶ ready
+//!   stop:  listeners ─▶ connections (cursors written) ─▶ relay, receipts, writers ─▶ Postgres
+//! ```
+
+use std::{
+    convert::Infallible,
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use prometheus_client::registry::Registry;
+use secrecy::ExposeSecret as _;
+use sqlx::{PgPool, postgres::PgConnectOptions};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    api::{self, ApiState, Readiness},
+    bridge::{Bridge, Parts, identity::Keys},
+    broker::{Broker, tls, websocket},
+    config::Config,
+    lifecycle::{Lifecycle, Signals},
+    store::{
+        self,
+        embedded::{DataDirLock, EmbeddedPostgres},
+    },
+    telemetry::metrics::Metrics,
+};
+
+/// How long the embedded Postgres may take to stop before it is told more firmly.
+const POSTGRES_STOP: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// A broker that serves.
+pub struct Running {
+    pub mqtt: SocketAddr,
+    pub http: SocketAddr,
+    /// MQTT over TLS, if it is configured.
+    pub mqtts: Option<SocketAddr>,
+    lifecycle: Lifecycle,
+    signals: Signals,
+    record: Record,
+}
+
+impl Running {
+    /// Waits until the broker has stopped, by a signal or by [`Running::stop`].
+    ///
+    /// # Errors
+    ///
+    /// If a part failed that the broker cannot do without.
+    pub async fn stopped(self) -> Result<()> {
+        let Self { lifecycle, signals, record, .. } = self;
+        let result = tokio::select! {
+            result = lifecycle.stopped() => result.map_err(Into::into),
+            never = lifecycle.follow(signals) => match never {},
+        };
+        drop(record);
+        result
+    }
+
+    /// Begins the stop, as the first signal does.
+    pub fn stop(&self) {
+        self.lifecycle.stop();
+    }
+}
+
+/// Starts everything and returns when it serves.
+///
+/// # Errors
+///
+/// What is missing or wrong, with the cure where there is one.
+pub async fn start(config: Config) -> Result<Running> {
+    let signals = Signals::install().context("signals")?;
+    fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("data directory {}", config.data_dir.display()))?;
+    let lifecycle = Lifecycle::new(config.shutdown_timeout);
+    let options = open_store(&config, &lifecycle).await?;
+    match build(config, options, &lifecycle).await {
+        Ok((addresses, record)) => {
+            let Addresses { mqtt, http, mqtts } = addresses;
+            Ok(Running { mqtt, http, mqtts, lifecycle, signals, record })
+        }
+        Err(error) => {
+            // What was started stops in order; what matters is why.
+            lifecycle.stop();
+            drop(lifecycle.stopped().await);
+            Err(error)
+        }
+    }
+}
+
+/// The external Postgres, or the embedded one.
+async fn open_store(config: &Config, lifecycle: &Lifecycle) -> Result<PgConnectOptions> {
+    if let Some(url) = config.store.external_url() {
+        let lock = DataDirLock::acquire(&config.data_dir)?;
+        let token = lifecycle.foundation().clone();
+        lifecycle.spawn_foundation("data directory lock", async move {
+            token.cancelled().await;
+            drop(lock);
+            Ok::<(), Infallible>(())
+        });
+        let options: PgConnectOptions = url
+            .expose_secret()
+            .parse()
+            .map_err(|error| anyhow!("store.url is no Postgres address: {error}"))?;
+        return Ok(options.application_name("homing"));
+    }
+    let postgres = EmbeddedPostgres::start(&config.data_dir, config.store.pg_bin_dir.as_deref()).await?;
+    tracing::info!(version = %postgres.version(), "the embedded Postgres runs");
+    let options = postgres.options();
+    let token = lifecycle.foundation().clone();
+    lifecycle.spawn_foundation("postgres", async move {
+        postgres.supervise(token, POSTGRES_STOP).await;
+        Ok::<(), Infallible>(())
+    });
+    Ok(options)
+}
+
+struct Addresses {
+    mqtt: SocketAddr,
+    http: SocketAddr,
+    mqtts: Option<SocketAddr>,
+}
+
+async fn build(
+    config: Config,
+    options: PgConnectOptions,
+    lifecycle: &Lifecycle,
+) -> Result<(Addresses, Record)> {
+    let store = &config.store;
+    let pool = store::open_pool(options.clone(), store.connections_max, store.acquire_timeout);
+    store::migrate(&pool).await?;
+    let mut registry = Registry::with_prefix("homing");
+    let metrics = Metrics::register(&mut registry);
+    let parts = Parts {
+        pool: pool.clone(),
+        options,
+        store: store.clone(),
+        message: config.message.clone(),
+        metrics: metrics.bridge,
+        node: node(&config.data_dir)?,
+    };
+    let (bridge, tasks) = Bridge::open(parts).await?;
+    let bridge_stop = CancellationToken::new();
+    tasks.spawn(&bridge_stop, lifecycle.hard(), |name, task| {
+        lifecycle.spawn_critical(name, async move {
+            task.await;
+            Ok::<(), Infallible>(())
+        });
+    });
+    let keys = Arc::new(Keys::load(&config.auth, &config.data_dir)?);
+    let connections = TaskTracker::new();
+    let broker = Broker::new(
+        bridge.clone(),
+        keys.clone(),
+        &config.mqtt,
+        &config.auth,
+        &config.message,
+        metrics.broker,
+        connections.clone(),
+    );
+    let readiness = Readiness::default();
+    let state = ApiState {
+        bridge,
+        keys,
+        registry: Arc::new(registry),
+        readiness: readiness.clone(),
+        http: config.http.clone(),
+        message_bytes_max: config.message.bytes_max,
+    };
+    let addresses = listen(&config, lifecycle, &broker, state).await?;
+    readiness.begin();
+    let record = Record::write(&config.data_dir, &addresses)?;
+    let edges = Edges { broker, connections, readiness, pool, bridge_stop };
+    let soft = lifecycle.soft().clone();
+    lifecycle.spawn("edges", edges.stop_after(soft));
+    Ok((addresses, record))
+}
+
+async fn listen(
+    config: &Config,
+    lifecycle: &Lifecycle,
+    broker: &Broker,
+    state: ApiState,
+) -> Result<Addresses> {
+    let soft = lifecycle.soft();
+    let mqtt = bind(config.mqtt.listen, "mqtt.listen").await?;
+    let http = bind(config.http.listen, "http.listen").await?;
+    let mut addresses =
+        Addresses { mqtt: mqtt.local_addr()?, http: http.local_addr()?, mqtts: None };
+    if let Some(address) = config.tls.listen {
+        let (settings, reload) = tls::open(config.tls.clone())?;
+        let listener = bind(address, "tls.listen").await?;
+        addresses.mqtts = Some(listener.local_addr()?);
+        lifecycle.spawn("tls reload", reload.run(soft.clone()));
+        lifecycle.spawn("mqtts", broker.clone().listen(listener, Some(settings), soft.clone()));
+    }
+    lifecycle.spawn("mqtt", broker.clone().listen(mqtt, None, soft.clone()));
+    let router = api::router(state).merge(websocket::router(broker.clone()));
+    let stop = soft.clone().cancelled_owned();
+    lifecycle.spawn_critical("http", async move {
+        axum::serve(http, router).with_graceful_shutdown(stop).await
+    });
+    Ok(addresses)
+}
+
+async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("{setting} = {address} cannot be listened on; choose another address or port")
+    })
+}
+
+/// What must end before the bridge does.
+struct Edges {
+    broker: Broker,
+    connections: TaskTracker,
+    readiness: Readiness,
+    pool: PgPool,
+    bridge_stop: CancellationToken,
+}
+
+impl Edges {
+    async fn stop_after(self, soft: CancellationToken) {
+        soft.cancelled().await;
+        self.readiness.end();
+        self.broker.shut_down();
+        self.connections.close();
+        self.connections.wait().await;
+        self.bridge_stop.cancel();
+        drop(self.broker);
+        drop(self.pool);
+    }
+}
+
+/// The stable name of this data directory among the nodes of a cluster.
+fn node(data_dir: &Path) -> Result<String> {
+    let file = data_dir.join("node");
+    match fs::read_to_string(&file) {
+        Ok(name) => Ok(name.trim().to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let name = uuid::Uuid::now_v7().to_string();
+            fs::write(&file, &name).with_context(|| file.display().to_string())?;
+            Ok(name)
+        }
+        Err(error) => Err(error).with_context(|| file.display().to_string()),
+    }
+}
+
+/// Where the client commands find the running broker; gone when it has stopped.
+struct Record(PathBuf);
+
+impl Record {
+    fn write(data_dir: &Path, addresses: &Addresses) -> Result<Self> {
+        let file = data_dir.join("running.json");
+        let record = serde_json::json!({
+            "mqtt": addresses.mqtt,
+            "http": format!("http://{}", addresses.http),
+            "mqtts": addresses.mqtts,
+            "pid": std::process::id(),
+        });
+        let fresh = data_dir.join("running.json.new");
+        fs::write(&fresh, record.to_string())
+            .and_then(|()| fs::rename(&fresh, &file))
+            .with_context(|| file.display().to_string())?;
+        Ok(Self(file))
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        // Without it the commands say that no broker runs, which is true.
+        drop(fs::remove_file(&self.0));
+    }
+}
