@@ -358,10 +358,12 @@ begin
                max(greatest(i.delivered_seq, i.read_seq)) as delivered_seq
         from unnest(user_ids, conversation_ids, delivered_seqs, read_seqs)
             as i (user_id, conversation_id, delivered_seq, read_seq)
+        where i.delivered_seq is not null or i.read_seq is not null
         group by i.conversation_id, i.user_id
     ), visible as (
-        select f.conversation_id, f.user_id, least(f.read_seq, c.last_seq) as read_seq,
-               least(f.delivered_seq, c.last_seq) as delivered_seq
+        -- Null is "not reported", and least() would read it as "everything".
+        select f.conversation_id, f.user_id, least(f.delivered_seq, c.last_seq) as delivered_seq,
+               case when f.read_seq is not null then least(f.read_seq, c.last_seq) end as read_seq
         from furthest f join conversations c on c.conversation_id = f.conversation_id
     )
     update participants p

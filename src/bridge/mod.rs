@@ -6,6 +6,8 @@
 mod accept;
 mod batch;
 pub mod commits;
+pub mod conversations;
+mod health;
 pub mod identity;
 pub mod mailbox;
 mod membership;

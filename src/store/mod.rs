@@ -13,6 +13,7 @@ pub mod messages;
 pub mod outbox;
 pub mod sessions;
 pub mod users;
+pub mod view;
 
 use std::{error::Error, time::Duration};
 

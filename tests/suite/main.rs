@@ -1,5 +1,6 @@
-//! The capabilities of Homing, tested from outside against real sockets and a real Postgres.
+//! The product from outside, and its store: one file for each capability.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod api;
 mod embedded;

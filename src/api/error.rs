@@ -1,0 +1,209 @@
+//! Every refusal, as a problem document (RFC 9457).
+//!
+//! ```text
+//!   {"type": "urn:homing:problem:not-found", "title": "Not found", "status": 404,
+//!    "detail": "there is no such conversation among yours"}
+//! ```
+//!
+//! `type` is for programs and stays as it is; `detail` says what to do.
+
+use axum::{
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use crate::{
+    bridge::{conversations::ConversationError, identity::TokenError},
+    domain::envelope::EnvelopeError,
+    store::StoreError,
+};
+
+/// When to try again after an outage, in seconds.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+
+/// Why a request gets no other answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApiError {
+    #[error("{0}")]
+    Invalid(String),
+    #[error("{0}")]
+    Unauthorized(TokenProblem),
+    #[error("{0}")]
+    Forbidden(&'static str),
+    #[error("{0}")]
+    NotFound(&'static str),
+    #[error("this path has other methods; see the Allow header")]
+    MethodNotAllowed,
+    #[error("{0}")]
+    Conflict(&'static str),
+    #[error("{0}")]
+    TooLarge(String),
+    #[error("send JSON, with `content-type: application/json`")]
+    UnsupportedMediaType,
+    #[error("the server cannot store or read now; send the same request again")]
+    Unavailable(#[source] Option<StoreError>),
+    #[error("the request took too long; whether it had an effect is unknown: send it again")]
+    TimedOut,
+    #[error("this is a fault of the server; its log says more")]
+    Internal(#[source] StoreError),
+}
+
+/// What is wrong with the credentials of a request.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(super) enum TokenProblem {
+    #[error("send a token: `authorization: Bearer …`")]
+    Missing,
+    #[error(transparent)]
+    Refused(#[from] TokenError),
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+}
+
+impl ApiError {
+    fn kind(&self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::Invalid(_) => (
+                StatusCode::BAD_REQUEST,
+                "urn:homing:problem:invalid",
+                "Invalid request",
+            ),
+            Self::Unauthorized(_) => (
+                StatusCode::UNAUTHORIZED,
+                "urn:homing:problem:unauthorized",
+                "No valid token",
+            ),
+            Self::Forbidden(_) => (
+                StatusCode::FORBIDDEN,
+                "urn:homing:problem:forbidden",
+                "Not allowed",
+            ),
+            Self::NotFound(_) => (
+                StatusCode::NOT_FOUND,
+                "urn:homing:problem:not-found",
+                "Not found",
+            ),
+            Self::MethodNotAllowed => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "urn:homing:problem:method-not-allowed",
+                "Method not allowed",
+            ),
+            Self::Conflict(_) => (
+                StatusCode::CONFLICT,
+                "urn:homing:problem:conflict",
+                "Conflict",
+            ),
+            Self::TooLarge(_) => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "urn:homing:problem:too-large",
+                "Too large",
+            ),
+            Self::UnsupportedMediaType => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "urn:homing:problem:unsupported-media-type",
+                "Not JSON",
+            ),
+            Self::Unavailable(_) | Self::TimedOut => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "urn:homing:problem:unavailable",
+                "Not available now",
+            ),
+            Self::Internal(_) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "urn:homing:problem:internal",
+                "Internal error",
+            ),
+        }
+    }
+
+    fn log(&self) {
+        match self {
+            Self::Internal(error) => {
+                tracing::error!(error = error as &dyn std::error::Error, "a request failed");
+            }
+            Self::Unavailable(Some(error)) => {
+                tracing::warn!(error = error as &dyn std::error::Error, "the store is away");
+            }
+            Self::TimedOut => tracing::warn!("a request took too long"),
+            other => tracing::debug!(reason = %other, "a request was refused"),
+        }
+    }
+
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        match self {
+            Self::Unauthorized(problem) => {
+                headers.insert(header::WWW_AUTHENTICATE, problem.challenge());
+            }
+            Self::Unavailable(_) | Self::TimedOut => {
+                headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
+            }
+            _ => {}
+        }
+        headers
+    }
+}
+
+impl TokenProblem {
+    /// RFC 6750 §3: without credentials no error is named.
+    fn challenge(self) -> HeaderValue {
+        match self {
+            Self::Missing => HeaderValue::from_static("Bearer realm=\"homing\""),
+            Self::Refused(_) => {
+                HeaderValue::from_static("Bearer realm=\"homing\", error=\"invalid_token\"")
+            }
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        self.log();
+        let (status, r#type, title) = self.kind();
+        let detail = self.to_string();
+        let problem = Problem {
+            r#type,
+            title,
+            status: status.as_u16(),
+            detail: &detail,
+        };
+        (status, self.headers(), axum::Json(problem)).into_response()
+    }
+}
+
+impl From<ConversationError> for ApiError {
+    fn from(error: ConversationError) -> Self {
+        match error {
+            ConversationError::NotFound => {
+                Self::NotFound("there is no such conversation among yours")
+            }
+            ConversationError::Forbidden(reason) => Self::Forbidden(reason),
+            ConversationError::Conflict(reason) => Self::Conflict(reason),
+            ConversationError::Invalid(reason) => Self::Invalid(reason),
+            ConversationError::Unavailable => Self::Unavailable(None),
+            ConversationError::Store(error) if error.is_transient() => {
+                Self::Unavailable(Some(error))
+            }
+            ConversationError::Store(error) => Self::Internal(error),
+        }
+    }
+}
+
+impl From<EnvelopeError> for ApiError {
+    fn from(error: EnvelopeError) -> Self {
+        match error {
+            EnvelopeError::Invalid(_) => Self::Invalid(error.to_string()),
+            EnvelopeError::TooLarge { .. } => Self::TooLarge(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What a handler takes from a request: who asks, the path, the query and the body. All of
+//! it is strict, and all of it refuses with an [`ApiError`].
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::BytesRejection},
+    http::{HeaderMap, StatusCode, header, request::Parts},
+};
+use serde::de::DeserializeOwned;
+
+use super::{
+    ApiState,
+    error::{ApiError, TokenProblem},
+};
+use crate::bridge::conversations::Caller;
+
+/// The user whose token came along.
+pub(super) struct Auth(pub(super) Caller);
+
+impl FromRequestParts<ApiState> for Auth {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
+        let token = bearer(&parts.headers).ok_or(ApiError::Unauthorized(TokenProblem::Missing))?;
+        let identity = state
+            .keys
+            .verify(token, now_unix())
+            .map_err(|error| ApiError::Unauthorized(error.into()))?;
+        Ok(Self(state.bridge.caller(&identity).await?))
+    }
+}
+
+/// The token of an `Authorization: Bearer …` header; the scheme has no case (RFC 9110 §11.1).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers
+        .get(header::AUTHORIZATION)?
+        .to_str()
+        .ok()?
+        .split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then_some(token.trim())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a request is where time comes in"
+)]
+fn now_unix() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+/// The parameters of the path.
+pub(super) struct InPath<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<ApiState> for InPath<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(value)) => Ok(Self(value)),
+            Err(rejection) => Err(ApiError::Invalid(rejection.body_text())),
+        }
+    }
+}
+
+/// The query; unknown, repeated and malformed parameters are refused.
+pub(super) struct InQuery<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequestParts<ApiState> for InQuery<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
+        match Query::from_request_parts(parts, state).await {
+            Ok(Query(value)) => Ok(Self(value)),
+            Err(rejection) => Err(ApiError::Invalid(rejection.body_text())),
+        }
+    }
+}
+
+/// A body that says it is JSON, not yet read.
+pub(super) struct JsonBytes(pub(super) Bytes);
+
+impl FromRequest<ApiState> for JsonBytes {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
+        if !is_json(request.headers()) {
+            return Err(ApiError::UnsupportedMediaType);
+        }
+        Ok(Self(read(request, state).await?))
+    }
+}
+
+/// A JSON body.
+pub(super) struct JsonBody<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<ApiState> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
+        let JsonBytes(body) = JsonBytes::from_request(request, state).await?;
+        parse(&body).map(Self)
+    }
+}
+
+/// A JSON body that may be left out.
+pub(super) struct OptionalJsonBody<T>(pub(super) Option<T>);
+
+impl<T: DeserializeOwned> FromRequest<ApiState> for OptionalJsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
+        let is_json = is_json(request.headers());
+        let body = read(request, state).await?;
+        match is_json {
+            _ if body.is_empty() => Ok(Self(None)),
+            true => parse(&body).map(|value| Self(Some(value))),
+            false => Err(ApiError::UnsupportedMediaType),
+        }
+    }
+}
+
+async fn read(request: Request, state: &ApiState) -> Result<Bytes, ApiError> {
+    Bytes::from_request(request, state)
+        .await
+        .map_err(|rejection: BytesRejection| {
+            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                let bytes_max = state.http.body_bytes_max;
+                return ApiError::TooLarge(format!("a body has at most {bytes_max} bytes"));
+            }
+            ApiError::Invalid(rejection.body_text())
+        })
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|error| ApiError::Invalid(format!("the body: {error}")))
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json"))
+}

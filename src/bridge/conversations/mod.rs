@@ -1,0 +1,139 @@
+//! What users do with conversations, and who may.
+//!
+//! Who is no participant cannot tell a conversation that is closed to them from one that
+//! does not exist: both are [`ConversationError::NotFound`]. A former participant still reads
+//! the log, up to the entry of the removal. The admin scope creates conversations and changes
+//! participants; it does not read messages.
+
+mod create;
+mod participants;
+mod reading;
+
+pub use create::{Creation, TITLE_BYTES_MAX};
+pub use reading::{Page, Range};
+
+use super::{Accepted, Bridge, BridgeError, MembershipChange, Refusal, identity::Identity};
+use crate::{
+    domain::{
+        ids::{ConversationId, Subject, UserId},
+        message::{Content, NewMessage},
+    },
+    store::{
+        StoreError,
+        view::{self, View},
+    },
+};
+
+/// Who asks: a user that exists, and what the token allows.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    pub subject: Subject,
+    pub user: UserId,
+    pub is_admin: bool,
+}
+
+/// Why something cannot be done with a conversation.
+#[derive(Debug, thiserror::Error)]
+pub enum ConversationError {
+    /// There is none, or none that the caller may know of.
+    #[error("there is no such conversation among yours")]
+    NotFound,
+    /// The caller knows the conversation, but may not do this.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// It contradicts what the conversation is.
+    #[error("{0}")]
+    Conflict(&'static str),
+    /// It cannot be granted to anybody.
+    #[error("{0}")]
+    Invalid(String),
+    /// The store is away; the same request may succeed later.
+    #[error("the store is away; try again later")]
+    Unavailable,
+    #[error("store")]
+    Store(#[from] StoreError),
+}
+
+impl From<sqlx::Error> for ConversationError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl From<BridgeError> for ConversationError {
+    fn from(error: BridgeError) -> Self {
+        match error {
+            BridgeError::NoConversation | BridgeError::NotParticipant => Self::NotFound,
+            BridgeError::Full { .. } => Self::Conflict("the conversation is full"),
+            BridgeError::Unavailable | BridgeError::TakenOver => Self::Unavailable,
+            BridgeError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl Bridge {
+    /// The user of a token, who exists from the first one on.
+    pub async fn caller(&self, identity: &Identity) -> Result<Caller, ConversationError> {
+        let user = self.user(&identity.subject).await?;
+        Ok(Caller {
+            subject: identity.subject.clone(),
+            user,
+            is_admin: identity.is_admin,
+        })
+    }
+
+    /// Sends a message on behalf of a user, as a device would.
+    pub async fn post(
+        &self,
+        caller: &Caller,
+        conversation: ConversationId,
+        content: Content,
+    ) -> Result<Accepted, ConversationError> {
+        let message = NewMessage {
+            conversation,
+            sender: caller.user,
+            sender_name: caller.subject.clone(),
+            sender_device: None,
+            content,
+        };
+        match self.send(message).await {
+            Ok(accepted) => Ok(accepted),
+            Err(Refusal::Unavailable) => Err(ConversationError::Unavailable),
+            Err(Refusal::NoConversation) => Err(ConversationError::NotFound),
+            Err(Refusal::Unstorable) => {
+                Err(ConversationError::Invalid(Refusal::Unstorable.to_string()))
+            }
+            Err(Refusal::NotParticipant) => {
+                self.visible(caller, conversation).await?;
+                Err(ConversationError::Forbidden(
+                    "you may read this conversation, not write to it",
+                ))
+            }
+        }
+    }
+
+    /// For everyone who takes part or has taken part.
+    async fn visible(
+        &self,
+        caller: &Caller,
+        conversation: ConversationId,
+    ) -> Result<View, ConversationError> {
+        let view = self.look(conversation, &caller.subject).await?;
+        if view.participation.is_some() {
+            Ok(view)
+        } else {
+            Err(ConversationError::NotFound)
+        }
+    }
+
+    async fn look(
+        &self,
+        conversation: ConversationId,
+        name: &Subject,
+    ) -> Result<View, ConversationError> {
+        let mut conn = self.pool().acquire().await?;
+        view::of(&mut conn, conversation, name)
+            .await?
+            .ok_or(ConversationError::NotFound)
+    }
+}

@@ -1,0 +1,127 @@
+//! Reading a conversation: what it is, its log, and how far its participants have got.
+
+use super::{Bridge, Caller, ConversationError};
+use crate::{
+    domain::{
+        ids::ConversationId,
+        message::SharedEntry,
+        receipt::{Report, Standing},
+    },
+    store::{
+        conversations, cursors, messages,
+        view::{Participation, View},
+    },
+};
+
+/// Which part of a log is wanted. Both give the entries in ascending order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Range {
+    /// The first ones after a sequence; 0 is before the first.
+    After(i64),
+    /// The last ones before a sequence.
+    Before(i64),
+}
+
+/// A part of a log.
+#[derive(Clone, Debug)]
+pub struct Page {
+    pub entries: Vec<SharedEntry>,
+    /// Whether the log goes on in the direction of the [`Range`].
+    pub has_more: bool,
+}
+
+impl Bridge {
+    /// The conversation as the caller sees it, and how many messages in it wait to be read.
+    /// An administrator sees it without taking part.
+    pub async fn conversation(
+        &self,
+        caller: &Caller,
+        conversation: ConversationId,
+    ) -> Result<(View, i64), ConversationError> {
+        let view = self.look(conversation, &caller.subject).await?;
+        if view.current().is_none() {
+            return if caller.is_admin {
+                Ok((view, 0))
+            } else {
+                Err(ConversationError::NotFound)
+            };
+        }
+        let mut conn = self.pool().acquire().await?;
+        let unread = conversations::unread(&mut conn, conversation, caller.user).await?;
+        Ok((view, unread))
+    }
+
+    /// A part of the log, at most `limit` entries of it.
+    pub async fn page(
+        &self,
+        caller: &Caller,
+        conversation: ConversationId,
+        range: Range,
+        limit: usize,
+    ) -> Result<Page, ConversationError> {
+        self.visible(caller, conversation).await?;
+        let mut conn = self.pool().acquire().await?;
+        // One more than wanted says whether there is more.
+        let one_more = i64::try_from(limit.saturating_add(1)).unwrap_or(i64::MAX);
+        let user = caller.user;
+        let mut entries = match range {
+            Range::After(sequence) => {
+                messages::read_after(&mut conn, conversation, user, sequence, one_more).await?
+            }
+            Range::Before(sequence) => {
+                messages::read_before(&mut conn, conversation, user, sequence, one_more).await?
+            }
+        };
+        let surplus = entries.len().saturating_sub(limit);
+        match range {
+            Range::After(_) => entries.truncate(limit),
+            Range::Before(_) => drop(entries.drain(..surplus)),
+        }
+        Ok(Page {
+            entries,
+            has_more: surplus > 0,
+        })
+    }
+
+    /// How far each participant has got.
+    pub async fn standings(
+        &self,
+        caller: &Caller,
+        conversation: ConversationId,
+    ) -> Result<Vec<Standing>, ConversationError> {
+        self.participation(caller, conversation).await?;
+        let mut conn = self.pool().acquire().await?;
+        Ok(cursors::standings(&mut conn, conversation).await?)
+    }
+
+    /// Takes the caller's word for how far they have got, and answers where they stand then:
+    /// positions only rise, and never beyond the newest entry.
+    pub async fn report(
+        &self,
+        caller: &Caller,
+        conversation: ConversationId,
+        report: Report,
+    ) -> Result<Standing, ConversationError> {
+        self.participation(caller, conversation).await?;
+        self.settle_report(caller.user, conversation, report)
+            .await?;
+        let Participation {
+            delivered, read, ..
+        } = self.participation(caller, conversation).await?;
+        Ok(Standing {
+            user: caller.subject.clone(),
+            delivered,
+            read,
+        })
+    }
+
+    /// For everyone who takes part.
+    async fn participation(
+        &self,
+        caller: &Caller,
+        conversation: ConversationId,
+    ) -> Result<Participation, ConversationError> {
+        let view = self.look(conversation, &caller.subject).await?;
+        view.current().ok_or(ConversationError::NotFound)
+    }
+}
