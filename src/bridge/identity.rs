@@ -1,1 +1,0 @@
-//! Who a token speaks for.
