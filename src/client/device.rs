@@ -164,7 +164,7 @@ impl Device {
             .map_err(|_| self.gone())?;
         loop {
             if let Packet::PubAck(answer) = self.packet().await? {
-                return read_puback(answer);
+                return read_puback(&answer);
             }
         }
     }
@@ -300,7 +300,7 @@ fn mqtt_options(options: &DeviceOptions) -> Result<MqttOptions, DeviceError> {
     Ok(mqtt)
 }
 
-fn read_puback(answer: PubAck) -> Result<Option<Sequence>, DeviceError> {
+fn read_puback(answer: &PubAck) -> Result<Option<Sequence>, DeviceError> {
     let properties = answer.properties.as_ref();
     let reason = || {
         properties
@@ -360,9 +360,9 @@ mod tests {
             reason_string: None,
             user_properties: vec![("seq".to_owned(), "42".to_owned())],
         };
-        let sequence = read_puback(PubAck::new(1, Some(properties))).unwrap();
+        let sequence = read_puback(&PubAck::new(1, Some(properties))).unwrap();
         assert_eq!(sequence.map(Sequence::get), Some(42));
-        assert_eq!(read_puback(PubAck::new(1, None)), Ok(None));
+        assert_eq!(read_puback(&PubAck::new(1, None)), Ok(None));
     }
 
     #[test]
@@ -371,14 +371,14 @@ mod tests {
             reason,
             ..PubAck::new(1, None)
         };
-        let refused = read_puback(answer(PubAckReason::NotAuthorized)).unwrap_err();
+        let refused = read_puback(&answer(PubAckReason::NotAuthorized)).unwrap_err();
         assert_eq!(
             refused,
             DeviceError::Refused {
                 reason: "not authorized".to_owned()
             }
         );
-        let outage = read_puback(answer(PubAckReason::UnspecifiedError)).unwrap_err();
+        let outage = read_puback(&answer(PubAckReason::UnspecifiedError)).unwrap_err();
         assert!(outage.is_transient());
     }
 }
