@@ -259,8 +259,10 @@ mod tests {
     use super::*;
 
     fn load(environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        let environment =
-            environment.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let environment = environment
+            .iter()
+            .map(|&(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
         Config::load(None, environment, Overrides::default())
     }
 
@@ -291,7 +293,11 @@ mod tests {
     #[test]
     fn settings_that_contradict_each_other_are_refused() {
         for (key, value, says) in [
-            ("HOMING__MQTT__PACKET_BYTES_MAX", "1000", "message.bytes_max"),
+            (
+                "HOMING__MQTT__PACKET_BYTES_MAX",
+                "1000",
+                "message.bytes_max",
+            ),
             ("HOMING__TLS__LISTEN", "127.0.0.1:0", "tls.certificate"),
             ("HOMING__STORE__RETRY_MIN", "1h", "retry_max"),
             ("HOMING__MQTT__KEEP_ALIVE_MAX", "0s", "keep_alive_max"),

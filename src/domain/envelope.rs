@@ -54,7 +54,10 @@ impl Content {
     /// [`EnvelopeError`], whose text says what a sender should do.
     pub fn from_json(payload: &[u8], bytes_max: usize) -> Result<Self, EnvelopeError> {
         if payload.len() > bytes_max {
-            return Err(EnvelopeError::TooLarge { bytes: payload.len(), bytes_max });
+            return Err(EnvelopeError::TooLarge {
+                bytes: payload.len(),
+                bytes_max,
+            });
         }
         Ok(serde_json::from_slice(payload)?)
     }
@@ -83,7 +86,11 @@ impl<'de> Visitor<'de> for ContentVisitor {
                 "id" => set(&mut id, "id", map.next_value::<String>()?)?,
                 "type" => set(&mut kind, "type", map.next_value::<String>()?)?,
                 "body" => set(&mut body, "body", map.next_value::<&RawValue>()?)?,
-                "reply_to" => set(&mut reply_to, "reply_to", map.next_value::<Option<Sequence>>()?)?,
+                "reply_to" => set(
+                    &mut reply_to,
+                    "reply_to",
+                    map.next_value::<Option<Sequence>>()?,
+                )?,
                 name if SERVER_MEMBERS.contains(&name) => {
                     return Err(de::Error::custom(format!("`{name}` is set by the server")));
                 }
@@ -207,7 +214,12 @@ pub enum Membership<'a> {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum DeviceEvent {
     /// A publish was refused for good; MQTT 3.1.1 has no other way to say so.
-    Refused { topic: String, id: Option<String>, code: u8, reason: String },
+    Refused {
+        topic: String,
+        id: Option<String>,
+        code: u8,
+        reason: String,
+    },
     /// The token ends soon: connect again with a new one.
     TokenExpires { in_seconds: u64 },
 }
@@ -232,7 +244,11 @@ mod tests {
 
     fn stored(content: &Content) -> serde_json::Value {
         let from = Subject::new("ali\"ce").unwrap();
-        let stamp = Stamp { sequence: Sequence::FIRST, from: &from, at_millis: 5 };
+        let stamp = Stamp {
+            sequence: Sequence::FIRST,
+            from: &from,
+            at_millis: 5,
+        };
         serde_json::from_slice(&entry_json(stamp, content)).unwrap()
     }
 
@@ -281,6 +297,12 @@ mod tests {
     #[test]
     fn a_large_message_is_refused_with_its_size() {
         let error = Content::from_json(&[b' '; 11], 10).unwrap_err();
-        assert!(matches!(error, EnvelopeError::TooLarge { bytes: 11, bytes_max: 10 }));
+        assert!(matches!(
+            error,
+            EnvelopeError::TooLarge {
+                bytes: 11,
+                bytes_max: 10
+            }
+        ));
     }
 }

@@ -50,7 +50,9 @@ impl FromStr for ConversationId {
                     _ => Err(InvalidConversationId),
                 }
             }
-            36 => Uuid::try_parse(text).map(Self).map_err(|_| InvalidConversationId),
+            36 => Uuid::try_parse(text)
+                .map(Self)
+                .map_err(|_| InvalidConversationId),
             _ => Err(InvalidConversationId),
         }
     }
@@ -64,7 +66,9 @@ impl Serialize for ConversationId {
 
 impl<'de> Deserialize<'de> for ConversationId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -96,7 +100,11 @@ impl Subject {
     pub fn new(text: &str) -> Result<Self, InvalidSubject> {
         let fits = (1..=SUBJECT_BYTES_MAX).contains(&text.len());
         let is_plain = !text.contains(|c: char| c.is_control() || matches!(c, '+' | '#' | '/'));
-        if fits && is_plain { Ok(Self(text.into())) } else { Err(InvalidSubject) }
+        if fits && is_plain {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidSubject)
+        }
     }
 
     /// The name as text.
@@ -175,15 +183,32 @@ mod tests {
 
     #[test]
     fn what_is_no_conversation_id_is_refused() {
-        for text in ["", "x", "../../../../etc/passwd", "0198f3c2", "ABCDEFGHIJKLMNOPQRSTU+"] {
-            assert_eq!(text.parse::<ConversationId>(), Err(InvalidConversationId), "{text}");
+        for text in [
+            "",
+            "x",
+            "../../../../etc/passwd",
+            "0198f3c2",
+            "ABCDEFGHIJKLMNOPQRSTU+",
+        ] {
+            assert_eq!(
+                text.parse::<ConversationId>(),
+                Err(InvalidConversationId),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn a_subject_fits_into_one_topic_level() {
         assert!(Subject::new("alice@example.org").is_ok());
-        for text in ["", "a/b", "a+", "#", "a\0", &"x".repeat(SUBJECT_BYTES_MAX + 1)] {
+        for text in [
+            "",
+            "a/b",
+            "a+",
+            "#",
+            "a\0",
+            &"x".repeat(SUBJECT_BYTES_MAX + 1),
+        ] {
             assert_eq!(Subject::new(text), Err(InvalidSubject), "{text}");
         }
     }

@@ -89,7 +89,10 @@ pub enum Leaf {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Filter {
     /// `c/#`, `c/+/messages`, `c/{cid}/messages`, …
-    Conversation { conversation: Level<ConversationId>, leaf: Level<Leaf> },
+    Conversation {
+        conversation: Level<ConversationId>,
+        leaf: Level<Leaf>,
+    },
     /// `me/#`, `me/+` or `me/{what}`
     Me { device: bool },
 }
@@ -108,9 +111,10 @@ impl Filter {
         let levels: Vec<&str> = filter.split('/').collect();
         match levels[..] {
             ["c", "#"] => Ok(Self::conversation(Level::Any, Level::Any)),
-            ["c", conversation, leaf] => {
-                Ok(Self::conversation(conversation_level(conversation)?, leaf_level(leaf)?))
-            }
+            ["c", conversation, leaf] => Ok(Self::conversation(
+                conversation_level(conversation)?,
+                leaf_level(leaf)?,
+            )),
             ["me", "#" | "+" | "device"] => Ok(Self::Me { device: true }),
             ["me", "inbox" | "presence"] => Ok(Self::Me { device: false }),
             _ => Err(TopicError::NotGranted),
@@ -125,9 +129,10 @@ impl Filter {
     #[must_use]
     pub fn covers(&self, conversation: &ConversationId, leaf: Leaf) -> bool {
         match self {
-            Self::Conversation { conversation: id, leaf: level } => {
-                id.covers(conversation) && level.covers(&leaf)
-            }
+            Self::Conversation {
+                conversation: id,
+                leaf: level,
+            } => id.covers(conversation) && level.covers(&leaf),
             Self::Me { .. } => false,
         }
     }
@@ -155,17 +160,23 @@ fn is_well_formed(filter: &str) -> bool {
     let last = filter.split('/').count() - 1;
     !filter.is_empty()
         && !filter.contains('\0')
-        && filter.split('/').enumerate().all(|(place, level)| match level {
-            "+" => true,
-            "#" => place == last,
-            _ => !level.contains(['+', '#']),
-        })
+        && filter
+            .split('/')
+            .enumerate()
+            .all(|(place, level)| match level {
+                "+" => true,
+                "#" => place == last,
+                _ => !level.contains(['+', '#']),
+            })
 }
 
 fn conversation_level(level: &str) -> Result<Level<ConversationId>, TopicError> {
     match level {
         "+" => Ok(Level::Any),
-        id => id.parse().map(Level::One).map_err(|_| TopicError::NotGranted),
+        id => id
+            .parse()
+            .map(Level::One)
+            .map_err(|_| TopicError::NotGranted),
     }
 }
 
@@ -194,10 +205,25 @@ mod tests {
         let long = format!("c/{}/receipts", id().0);
         assert_eq!(PublishTopic::parse(&long), Ok(PublishTopic::Receipts(id())));
         for name in ["", "c/+/send", "c/#", "a\0b"] {
-            assert_eq!(PublishTopic::parse(name), Err(TopicError::InvalidName), "{name}");
+            assert_eq!(
+                PublishTopic::parse(name),
+                Err(TopicError::InvalidName),
+                "{name}"
+            );
         }
-        for name in ["c", "c/x/send", "me/device", "sensor/1", "$SYS/x", "c/AZjzwgAAcACAAAAAAAAAAQ/messages"] {
-            assert_eq!(PublishTopic::parse(name), Err(TopicError::NotGranted), "{name}");
+        for name in [
+            "c",
+            "c/x/send",
+            "me/device",
+            "sensor/1",
+            "$SYS/x",
+            "c/AZjzwgAAcACAAAAAAAAAAQ/messages",
+        ] {
+            assert_eq!(
+                PublishTopic::parse(name),
+                Err(TopicError::NotGranted),
+                "{name}"
+            );
         }
     }
 
@@ -207,7 +233,10 @@ mod tests {
         assert!(covers("c/#", Leaf::Messages) && covers("c/#", Leaf::Receipts));
         assert!(covers("c/+/messages", Leaf::Messages) && !covers("c/+/messages", Leaf::Receipts));
         assert!(covers(&format!("c/{}/+", id()), Leaf::Typing));
-        assert!(!covers(&format!("c/{}/messages", ConversationId::random()), Leaf::Messages));
+        assert!(!covers(
+            &format!("c/{}/messages", ConversationId::random()),
+            Leaf::Messages
+        ));
         assert!(Filter::parse("me/#").unwrap().covers_me_device());
         assert_eq!(Filter::parse("c/+/receipts").unwrap().log(), None);
         assert_eq!(Filter::parse("c/#").unwrap().log(), Some(Level::Any));
@@ -215,11 +244,34 @@ mod tests {
 
     #[test]
     fn filters_that_are_no_filters() {
-        for filter in ["", "c/#/messages", "c/a#", "a+", "c/+x/messages", "c/\0/messages"] {
-            assert_eq!(Filter::parse(filter), Err(TopicError::InvalidFilter), "{filter}");
+        for filter in [
+            "",
+            "c/#/messages",
+            "c/a#",
+            "a+",
+            "c/+x/messages",
+            "c/\0/messages",
+        ] {
+            assert_eq!(
+                Filter::parse(filter),
+                Err(TopicError::InvalidFilter),
+                "{filter}"
+            );
         }
-        for filter in ["#", "+/+/messages", "sensor/#", "$SYS/#", "c/+/send", "c", "c/+"] {
-            assert_eq!(Filter::parse(filter), Err(TopicError::NotGranted), "{filter}");
+        for filter in [
+            "#",
+            "+/+/messages",
+            "sensor/#",
+            "$SYS/#",
+            "c/+/send",
+            "c",
+            "c/+",
+        ] {
+            assert_eq!(
+                Filter::parse(filter),
+                Err(TopicError::NotGranted),
+                "{filter}"
+            );
         }
     }
 }
