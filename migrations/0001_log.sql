@@ -40,6 +40,7 @@ create table participants (
     read_seq bigint not null default 0,
     read_ordinal bigint not null default 0,
     delivered_seq bigint not null default 0,
+    -- No notification before this.
     muted_until timestamptz,
     primary key (conversation_id, user_id)
 ) with (fillfactor = 70);
@@ -82,7 +83,6 @@ create table devices (
     -- The MQTT client id. Two users may use the same one: they are two devices.
     client_id text not null,
     created_at timestamptz not null default now(),
-    last_seen_at timestamptz not null default now(),
     unique (user_id, client_id)
 );
 
@@ -90,7 +90,7 @@ create table devices (
 create table sessions (
     device_id bigint primary key references devices on delete cascade,
     -- Rises with every connection: whoever holds an older one has been taken over.
-    generation bigint not null default 1,
+    generation bigint not null default 0,
     -- The node that the device is connected to; null while it is offline.
     node text,
     -- Whether there is a session to come back to.
@@ -99,19 +99,25 @@ create table sessions (
     expiry_seconds bigint not null default 0,
     -- Since when the device is away; null while it is connected.
     disconnected_at timestamptz,
+    -- When the session of an absent device ends; null while connected, or if there is none.
+    expires_at timestamptz,
     -- [{"filter": …, "qos": …, …}], as the protocol core writes them.
     subscriptions jsonb not null default '[]',
     -- [[packet id, conversation, seq], …]: sent, not acknowledged. [MQTT-4.4.0-1]
     inflight jsonb not null default '[]'
 ) with (fillfactor = 70);
 
-create index sessions_away on sessions (disconnected_at) where is_present and disconnected_at is not null;
+create index sessions_expiry on sessions (expires_at) where expires_at is not null;
+create index sessions_node on sessions (node) where node is not null;
 
 -- What a device has acknowledged, in order. No row: the device has seen all before it
 -- subscribed, and nothing since the user joined the conversation.
+--
+-- No foreign key: a thousand rows are written at once when a device subscribes, and a row
+-- without its device does no harm.
 create table device_cursors (
     conversation_id uuid not null,
-    device_id bigint not null references devices on delete cascade,
+    device_id bigint not null,
     delivered_seq bigint not null,
     primary key (conversation_id, device_id)
 ) with (fillfactor = 70);
@@ -119,7 +125,10 @@ create table device_cursors (
 create index device_cursors_device on device_cursors (device_id);
 
 -- Committed facts for those who act on them later: the fan-out after a crash, push,
--- webhooks. One row per (conversation, batch).
+-- webhooks. One row per (conversation, batch). Rows leave when all consumers have passed.
+--
+-- Transaction numbers belong to one cluster: whoever loads a dump into another empties
+-- outbox and outbox_consumers.
 create table outbox (
     id bigint generated always as identity,
     event_type text not null,
@@ -153,13 +162,18 @@ create function append_batch(
 ) returns table (item integer, outcome smallint, seq bigint, at_millis bigint, members_version integer)
 language plpgsql as $$
 #variable_conflict use_column
+declare
+    stored_at timestamptz;
 begin
     -- In the order of the ids, so that two batches cannot wait for each other in a circle.
     -- Held until the commit: nobody sees sequence n + 1 before n, and "seq > cursor" is a
     -- safe way to read on.
     perform 1 from conversations c
     where c.conversation_id = any (conversation_ids)
-    order by c.conversation_id for update;
+    order by c.conversation_id for no key update;
+
+    -- Taken under the lock, so that times rise with the sequences.
+    stored_at := date_trunc('milliseconds', clock_timestamp());
 
     -- A second statement: its snapshot is younger than the locks, so it sees every repeat
     -- that another batch committed while we waited.
@@ -170,6 +184,7 @@ begin
                     bodies, extras, ref_seqs) with ordinality
             as i (conversation_id, sender_id, sender_device, client_message_id, type, body, extra, ref_seq)
     ), judged as (
+        -- A repeat is answered first: whoever was removed since still learns that it is stored.
         select i.*, c.last_seq, c.last_ordinal, c.members_version, d.seq as first_seq, d.created_at as first_at,
             case when d.seq is not null then 1
                  when c.conversation_id is null then 2
@@ -190,20 +205,20 @@ begin
               and p.left_seq is null and p.role <> 'readonly'
         ) p on true
     ), numbered as (
-        select j.*, row_number() over (partition by j.conversation_id order by j.item) as place
-        from judged j where j.outcome = 0
+        select j.*, row_number() over (partition by j.outcome, j.conversation_id order by j.item) as place
+        from judged j
     ), stored as (
         insert into messages (conversation_id, seq, ordinal, sender_id, sender_device,
-                              client_message_id, type, body, extra, ref_seq)
+                              client_message_id, type, body, extra, ref_seq, created_at)
         select n.conversation_id, n.last_seq + n.place, n.last_ordinal + n.place, n.sender_id, n.sender_device,
-               n.client_message_id, n.type, n.body, n.extra, n.ref_seq
-        from numbered n
+               n.client_message_id, n.type, n.body, n.extra, n.ref_seq, stored_at
+        from numbered n where n.outcome = 0
     ), heads as (
         select n.conversation_id, min(n.last_seq) as last_seq, count(*) as added
-        from numbered n group by n.conversation_id
+        from numbered n where n.outcome = 0 group by n.conversation_id
     ), advanced as (
         update conversations c
-        set last_seq = c.last_seq + h.added, last_ordinal = c.last_ordinal + h.added, updated_at = now()
+        set last_seq = c.last_seq + h.added, last_ordinal = c.last_ordinal + h.added, updated_at = stored_at
         from heads h where c.conversation_id = h.conversation_id
     ), announced as (
         insert into outbox (event_type, aggregate_id, payload)
@@ -211,10 +226,152 @@ begin
                jsonb_build_object('from', h.last_seq + 1, 'to', h.last_seq + h.added)
         from heads h
     )
-    select j.item, j.outcome,
-           coalesce(j.first_seq, n.last_seq + n.place),
-           (extract(epoch from coalesce(j.first_at, now())) * 1000)::bigint,
-           j.members_version
-    from judged j left join numbered n on n.item = j.item;
+    select n.item, n.outcome,
+           case n.outcome when 0 then n.last_seq + n.place else n.first_seq end,
+           (extract(epoch from coalesce(n.first_at, stored_at)) * 1000)::bigint,
+           coalesce(n.members_version, 0)
+    from numbered n;
+end
+$$;
+
+-- Ends sessions whose rows the caller has locked: there is nothing to come back to.
+create function end_sessions(device_ids bigint[]) returns integer
+language plpgsql as $$
+begin
+    update sessions
+    set is_present = false, expires_at = null, subscriptions = '[]', inflight = '[]'
+    where device_id = any (device_ids);
+
+    -- In the order in which settle() writes them, so that the two cannot wait in a circle.
+    with ended as (
+        select d.conversation_id, d.device_id from device_cursors d
+        where d.device_id = any (device_ids)
+        order by d.conversation_id, d.device_id for update
+    )
+    delete from device_cursors d using ended e
+    where d.conversation_id = e.conversation_id and d.device_id = e.device_id;
+
+    return cardinality(device_ids);
+end
+$$;
+
+-- Connects a device: finds or makes its row and its session, and takes the session over.
+create function open_session(owner_id bigint, client text, clean_start boolean, node_name text)
+returns table (device_id bigint, generation bigint, is_present boolean, subscriptions jsonb, inflight jsonb)
+language plpgsql as $$
+#variable_conflict use_column
+declare
+    device bigint;
+    earlier sessions%rowtype;
+    resumes boolean;
+begin
+    select d.device_id into device from devices d where d.user_id = owner_id and d.client_id = client;
+    if device is null then
+        insert into devices (user_id, client_id) values (owner_id, client)
+        on conflict (user_id, client_id) do nothing;
+        -- Another connection may have been first: look again, with a younger snapshot.
+        select d.device_id into device from devices d where d.user_id = owner_id and d.client_id = client;
+        insert into sessions (device_id) values (device) on conflict (device_id) do nothing;
+    end if;
+
+    -- Of two connections at once, one waits here for the other.
+    select s.* into strict earlier from sessions s where s.device_id = device for update;
+    resumes := earlier.is_present and not clean_start and coalesce(earlier.expires_at > now(), true);
+    if resumes then
+        -- No fsync to come back. What a crash of the database forgets here is who was
+        -- connected, and everybody connects again; the generation is never given twice.
+        perform set_config('synchronous_commit', 'off', true);
+    else
+        perform end_sessions(array[device]);
+    end if;
+
+    return query
+    update sessions s
+    set generation = greatest(s.generation + 1, (extract(epoch from clock_timestamp()) * 1000000)::bigint),
+        node = node_name, disconnected_at = null, expires_at = null
+    where s.device_id = device
+    returning s.device_id, s.generation, resumes, s.subscriptions, s.inflight;
+end
+$$;
+
+-- Disconnects a device, and ends its session unless it is kept. False: taken over meanwhile.
+create function close_session(
+    device bigint, held_generation bigint, keep boolean, expiry bigint, unacknowledged jsonb
+) returns boolean
+language plpgsql as $$
+begin
+    update sessions
+    set generation = held_generation, node = null, disconnected_at = now(), is_present = keep,
+        expiry_seconds = expiry, expires_at = now() + make_interval(secs => expiry), inflight = unacknowledged
+    where device_id = device and generation <= held_generation;
+    if not found then
+        return false;
+    end if;
+    if not keep then
+        perform end_sessions(array[device]);
+    end if;
+    return true;
+end
+$$;
+
+-- Moves cursors and standings forward, never back and never beyond what the user may see.
+-- The arrays have one element per report; a device may be null (read over REST), and so may
+-- either position. Returns the standings that moved.
+create function settle(
+    device_ids bigint[], user_ids bigint[], conversation_ids uuid[], delivered_seqs bigint[], read_seqs bigint[]
+) returns table (conversation_id uuid, user_id bigint, delivered_seq bigint, read_seq bigint)
+language plpgsql as $$
+#variable_conflict use_column
+begin
+    -- What has been delivered is told again after a crash; what has been read may not be.
+    if cardinality(array_remove(read_seqs, null)) = 0 then
+        perform set_config('synchronous_commit', 'off', true);
+    end if;
+
+    -- Whoever was removed still acknowledges the entry that says so.
+    insert into device_cursors as d (conversation_id, device_id, delivered_seq)
+    select i.conversation_id, i.device_id, max(least(i.delivered_seq, c.last_seq, p.left_seq))
+    from unnest(device_ids, user_ids, conversation_ids, delivered_seqs)
+        as i (device_id, user_id, conversation_id, delivered_seq)
+    join participants p on p.conversation_id = i.conversation_id and p.user_id = i.user_id
+    join conversations c on c.conversation_id = i.conversation_id
+    where i.device_id is not null and i.delivered_seq is not null
+    group by i.conversation_id, i.device_id
+    order by i.conversation_id, i.device_id
+    on conflict (conversation_id, device_id) do update set delivered_seq = excluded.delivered_seq
+    where d.delivered_seq < excluded.delivered_seq;
+
+    -- In the order of the keys, so that two calls cannot wait for each other in a circle.
+    perform 1
+    from unnest(user_ids, conversation_ids, delivered_seqs, read_seqs)
+        as i (user_id, conversation_id, delivered_seq, read_seq)
+    join participants p on p.conversation_id = i.conversation_id and p.user_id = i.user_id
+    where greatest(i.delivered_seq, i.read_seq) > p.delivered_seq or i.read_seq > p.read_seq
+    order by p.conversation_id, p.user_id for no key update of p;
+
+    return query
+    with furthest as (
+        select i.conversation_id, i.user_id, max(i.read_seq) as read_seq,
+               max(greatest(i.delivered_seq, i.read_seq)) as delivered_seq
+        from unnest(user_ids, conversation_ids, delivered_seqs, read_seqs)
+            as i (user_id, conversation_id, delivered_seq, read_seq)
+        group by i.conversation_id, i.user_id
+    ), visible as (
+        select f.conversation_id, f.user_id, least(f.read_seq, c.last_seq) as read_seq,
+               least(f.delivered_seq, c.last_seq) as delivered_seq
+        from furthest f join conversations c on c.conversation_id = f.conversation_id
+    )
+    update participants p
+    set delivered_seq = greatest(p.delivered_seq, v.delivered_seq),
+        read_seq = greatest(p.read_seq, v.read_seq),
+        read_ordinal = case when v.read_seq > p.read_seq then greatest(p.read_ordinal, (
+            select m.ordinal from messages m
+            where m.conversation_id = v.conversation_id and m.seq <= v.read_seq and m.ordinal is not null
+            order by m.seq desc limit 1
+        )) else p.read_ordinal end
+    from visible v
+    where p.conversation_id = v.conversation_id and p.user_id = v.user_id and p.left_seq is null
+      and (v.delivered_seq > p.delivered_seq or v.read_seq > p.read_seq)
+    returning p.conversation_id, p.user_id, p.delivered_seq, p.read_seq;
 end
 $$;

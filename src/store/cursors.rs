@@ -1,0 +1,210 @@
+//! Cursors of devices, and how far participants have got.
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::domain::{
+    ids::{ConversationId, DeviceId, Subject, UserId},
+    receipt::Standing,
+};
+
+use super::StoreError;
+
+/// The conversations whose log the subscriptions of a session cover.
+#[derive(Clone, Copy, Debug)]
+pub enum Coverage<'a> {
+    All,
+    Only(&'a [ConversationId]),
+}
+
+impl Coverage<'_> {
+    /// For SQL, where null is all.
+    fn ids(self) -> Option<Vec<Uuid>> {
+        match self {
+            Self::All => None,
+            Self::Only(ids) => Some(ids.iter().map(|id| id.0).collect()),
+        }
+    }
+}
+
+/// A conversation in which a device has something to receive: everything after `cursor`, up
+/// to and with `head`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pending {
+    pub conversation: ConversationId,
+    pub cursor: i64,
+    pub head: i64,
+}
+
+/// How far a user has got in a conversation, as a device or a request reported it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Whose cursor moves with `delivered`; none if it was reported over REST.
+    pub device: Option<DeviceId>,
+    pub user: UserId,
+    pub conversation: ConversationId,
+    pub delivered: Option<i64>,
+    pub read: Option<i64>,
+}
+
+/// A standing that rose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    pub conversation: ConversationId,
+    pub user: UserId,
+    pub name: Subject,
+    pub delivered: i64,
+    pub read: i64,
+}
+
+/// Lets a device begin with what comes next, in each covered conversation it has no cursor for.
+///
+/// Belongs into the transaction that stores the subscription.
+pub async fn begin_at_head(
+    conn: &mut PgConnection,
+    device: DeviceId,
+    user: UserId,
+    coverage: Coverage<'_>,
+) -> Result<(), StoreError> {
+    let covered = coverage.ids();
+    // Conversations the user was removed from, too: their end is not news for this device.
+    sqlx::query!(
+        "insert into device_cursors (conversation_id, device_id, delivered_seq)
+         select p.conversation_id, $1, least(c.last_seq, p.left_seq)
+         from participants p join conversations c on c.conversation_id = p.conversation_id
+         where p.user_id = $2 and ($3::uuid[] is null or p.conversation_id = any($3))
+         order by p.conversation_id
+         on conflict (conversation_id, device_id) do nothing",
+        device.0,
+        user.0,
+        covered.as_deref(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Forgets the cursors of the conversations that are no longer covered.
+pub async fn forget(
+    conn: &mut PgConnection,
+    device: DeviceId,
+    keep: Coverage<'_>,
+) -> Result<(), StoreError> {
+    let Some(keep) = keep.ids() else {
+        return Ok(());
+    };
+    // In the order in which settle() writes them, so that the two cannot wait in a circle.
+    sqlx::query!(
+        "with left_behind as (
+             select d.conversation_id from device_cursors d
+             where d.device_id = $1 and d.conversation_id <> all($2)
+             order by d.conversation_id for update
+         )
+         delete from device_cursors d using left_behind l
+         where d.conversation_id = l.conversation_id and d.device_id = $1",
+        device.0,
+        &keep[..],
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The covered conversations in which something waits for the device.
+pub async fn pending(
+    conn: &mut PgConnection,
+    device: DeviceId,
+    user: UserId,
+    coverage: Coverage<'_>,
+) -> Result<Vec<Pending>, StoreError> {
+    let covered = coverage.ids();
+    let rows = sqlx::query!(
+        r#"select p.conversation_id, s.cursor as "cursor!", s.head as "head!"
+           from participants p
+           join conversations c on c.conversation_id = p.conversation_id
+           left join device_cursors d
+               on d.conversation_id = p.conversation_id and d.device_id = $1
+           cross join lateral (
+               select greatest(d.delivered_seq, p.joined_seq - 1) as cursor,
+                      least(c.last_seq, p.left_seq) as head
+           ) s
+           where p.user_id = $2 and ($3::uuid[] is null or p.conversation_id = any($3))
+             and s.head > s.cursor"#,
+        device.0,
+        user.0,
+        covered.as_deref(),
+    )
+    .fetch_all(conn)
+    .await?;
+    let pending = rows.into_iter().map(|row| Pending {
+        conversation: ConversationId(row.conversation_id),
+        cursor: row.cursor,
+        head: row.head,
+    });
+    Ok(pending.collect())
+}
+
+/// Moves cursors and standings forward, never back and never beyond what the user may see;
+/// returns the standings that rose. Whoever takes no part in a conversation moves nothing.
+///
+/// Use a transaction of its own: a batch without a read position is not fsynced, since its
+/// loss only repeats deliveries.
+pub async fn settle(conn: &mut PgConnection, batch: &[Settled]) -> Result<Vec<Moved>, StoreError> {
+    let devices: Vec<_> = batch
+        .iter()
+        .map(|settled| settled.device.map(|id| id.0))
+        .collect();
+    let users: Vec<_> = batch.iter().map(|settled| settled.user.0).collect();
+    let conversations: Vec<_> = batch.iter().map(|settled| settled.conversation.0).collect();
+    let delivered: Vec<_> = batch.iter().map(|settled| settled.delivered).collect();
+    let read: Vec<_> = batch.iter().map(|settled| settled.read).collect();
+    sqlx::query!(
+        r#"select m.conversation_id as "conversation_id!", m.user_id as "user_id!", u.subject,
+                  m.delivered_seq as "delivered_seq!", m.read_seq as "read_seq!"
+           from settle($1, $2, $3, $4, $5) m join users u on u.user_id = m.user_id"#,
+        &devices[..] as &[Option<i64>],
+        &users[..],
+        &conversations[..],
+        &delivered[..] as &[Option<i64>],
+        &read[..] as &[Option<i64>],
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(|row| {
+        Ok(Moved {
+            conversation: ConversationId(row.conversation_id),
+            user: UserId(row.user_id),
+            name: Subject::new(&row.subject).map_err(StoreError::corrupt)?,
+            delivered: row.delivered_seq,
+            read: row.read_seq,
+        })
+    })
+    .collect()
+}
+
+/// How far the participants of a conversation have got.
+pub async fn standings(
+    conn: &mut PgConnection,
+    conversation: ConversationId,
+) -> Result<Vec<Standing>, StoreError> {
+    sqlx::query!(
+        "select u.subject, p.delivered_seq, p.read_seq
+         from participants p join users u on u.user_id = p.user_id
+         where p.conversation_id = $1 and p.left_seq is null
+         order by p.user_id",
+        conversation.0,
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(|row| {
+        let user = Subject::new(&row.subject).map_err(StoreError::corrupt)?;
+        Ok(Standing {
+            user,
+            delivered: row.delivered_seq,
+            read: row.read_seq,
+        })
+    })
+    .collect()
+}

@@ -1,0 +1,121 @@
+//! The outbox: what has been committed, for consumers that act on it later.
+//!
+//! Each consumer reads on after its own position, in the order of (transaction, id), and
+//! only below the oldest transaction that still runs: a late commit is never skipped.
+
+use sqlx::PgConnection;
+
+use crate::domain::{ids::ConversationId, message::Sequence};
+
+use super::StoreError;
+
+/// How many rows [`prune`] deletes at once.
+pub const PRUNE_ROWS_MAX: i64 = 10_000;
+
+/// A place in the outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub xid: i64,
+    pub id: i64,
+}
+
+/// Entries that one transaction appended to one conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub place: Place,
+    pub conversation: ConversationId,
+    pub from: Sequence,
+    pub to: Sequence,
+}
+
+/// The next rows for a consumer. Its first read registers it, before the oldest row there is.
+pub async fn read(
+    conn: &mut PgConnection,
+    consumer: &str,
+    limit: i64,
+) -> Result<Vec<Row>, StoreError> {
+    let rows = read_registered(conn, consumer, limit).await?;
+    if rows.is_empty() && register(conn, consumer).await? {
+        return read_registered(conn, consumer, limit).await;
+    }
+    Ok(rows)
+}
+
+async fn read_registered(
+    conn: &mut PgConnection,
+    consumer: &str,
+    limit: i64,
+) -> Result<Vec<Row>, StoreError> {
+    sqlx::query!(
+        r#"select o.xid::text::bigint as "xid!", o.id, o.aggregate_id,
+                  (o.payload ->> 'from')::bigint as "from!", (o.payload ->> 'to')::bigint as "to!"
+           from outbox o
+           where (o.xid, o.id) > (select c.xid, c.id from outbox_consumers c where c.name = $1)
+             and o.xid < pg_snapshot_xmin(pg_current_snapshot())
+           order by o.xid, o.id limit $2"#,
+        consumer,
+        limit,
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(|row| {
+        Ok(Row {
+            place: Place {
+                xid: row.xid,
+                id: row.id,
+            },
+            conversation: ConversationId(row.aggregate_id),
+            from: Sequence::new(row.from).map_err(StoreError::corrupt)?,
+            to: Sequence::new(row.to).map_err(StoreError::corrupt)?,
+        })
+    })
+    .collect()
+}
+
+/// Whether the consumer is new.
+async fn register(conn: &mut PgConnection, consumer: &str) -> Result<bool, StoreError> {
+    let done = sqlx::query!(
+        "insert into outbox_consumers (name) values ($1) on conflict (name) do nothing",
+        consumer,
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Notes that a consumer is done with everything up to `place`. It never goes back.
+pub async fn advance(
+    conn: &mut PgConnection,
+    consumer: &str,
+    place: Place,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "update outbox_consumers set xid = $2::bigint::text::xid8, id = $3
+         where name = $1 and (xid, id) < ($2::bigint::text::xid8, $3)",
+        consumer,
+        place.xid,
+        place.id,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Deletes what every consumer has passed, at most [`PRUNE_ROWS_MAX`] rows; how many it were.
+/// Without any consumer nothing is deleted.
+pub async fn prune(conn: &mut PgConnection) -> Result<u64, StoreError> {
+    let done = sqlx::query!(
+        "delete from outbox o using (
+             select p.xid, p.id from outbox p
+             where (p.xid, p.id)
+                 <= (select c.xid, c.id from outbox_consumers c order by c.xid, c.id limit 1)
+             order by p.xid, p.id limit $1
+         ) passed
+         where o.xid = passed.xid and o.id = passed.id",
+        PRUNE_ROWS_MAX,
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}

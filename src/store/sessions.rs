@@ -1,0 +1,205 @@
+//! Devices and their MQTT sessions: who holds which, since when, and until when.
+//!
+//! A generation decides takeovers: it rises with every connection, and whoever holds an
+//! older one changes nothing any more.
+
+use serde_json::Value;
+use sqlx::{PgConnection, types::Json};
+
+use crate::domain::{
+    ids::{ConversationId, DeviceId, UserId},
+    message::{Position, Sequence},
+};
+
+use super::StoreError;
+
+/// A device connects.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenSession<'a> {
+    pub user: UserId,
+    /// The MQTT client id; the device is (user, client id).
+    pub client_id: &'a str,
+    /// Whether an earlier session must be forgotten.
+    pub clean_start: bool,
+    /// The node that the device is connected to.
+    pub node: &'a str,
+}
+
+/// What was sent and not acknowledged, oldest first: packet ids and what they carry.
+pub type Inflight = Vec<(u16, Position)>;
+
+/// The session that a connection now holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Opened {
+    pub device: DeviceId,
+    pub generation: i64,
+    /// Whether an earlier session goes on: Session Present of CONNACK.
+    pub is_present: bool,
+    /// As [`persist`] wrote them; an empty array in a new session.
+    pub subscriptions: Value,
+    pub inflight: Inflight,
+}
+
+/// Opens a session or takes it over; an absent, ended or expired one begins anew.
+///
+/// It is not there to come back to before [`persist`] or [`close`] says so. Use a transaction
+/// of its own: to come back is not fsynced.
+pub async fn open(
+    conn: &mut PgConnection,
+    session: &OpenSession<'_>,
+) -> Result<Opened, StoreError> {
+    let row = sqlx::query!(
+        r#"select device_id as "device_id!", generation as "generation!",
+                  is_present as "is_present!", subscriptions as "subscriptions!",
+                  inflight as "inflight!: Json<Vec<InflightRow>>"
+           from open_session($1, $2, $3, $4)"#,
+        session.user.0,
+        session.client_id,
+        session.clean_start,
+        session.node,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(Opened {
+        device: DeviceId(row.device_id),
+        generation: row.generation,
+        is_present: row.is_present,
+        subscriptions: row.subscriptions,
+        inflight: row.inflight.0.into_iter().map(from_row).collect(),
+    })
+}
+
+/// Writes what must survive the connection. False: the session has been taken over.
+pub async fn persist(
+    conn: &mut PgConnection,
+    device: DeviceId,
+    generation: i64,
+    subscriptions: &Value,
+    expiry_seconds: i64,
+    is_present: bool,
+) -> Result<bool, StoreError> {
+    // Not `=`: what a crash of the database forgot of `open` comes back with this.
+    let done = sqlx::query!(
+        "update sessions
+         set generation = $2, subscriptions = $3, expiry_seconds = $4, is_present = $5
+         where device_id = $1 and generation <= $2",
+        device.0,
+        generation,
+        subscriptions,
+        expiry_seconds,
+        is_present,
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Disconnects; unless `keep`, ends the session. False: it has been taken over.
+pub async fn close(
+    conn: &mut PgConnection,
+    device: DeviceId,
+    generation: i64,
+    keep: bool,
+    expiry_seconds: i64,
+    inflight: &[(u16, Position)],
+) -> Result<bool, StoreError> {
+    let closed = sqlx::query_scalar!(
+        r#"select close_session($1, $2, $3, $4, $5) as "closed!""#,
+        device.0,
+        generation,
+        keep,
+        expiry_seconds,
+        Json(to_rows(inflight)) as _,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(closed)
+}
+
+/// Writes the in-flight windows of connected devices, so that a crash of the broker does not
+/// forget their packet ids.
+///
+/// Use a transaction of its own: it is not fsynced, since a loss only gives a repeat a new
+/// packet id. Sessions that were closed or taken over keep theirs.
+pub async fn save_inflight(
+    conn: &mut PgConnection,
+    windows: &[(DeviceId, i64, Inflight)],
+) -> Result<(), StoreError> {
+    let devices: Vec<_> = windows.iter().map(|(device, ..)| device.0).collect();
+    let generations: Vec<_> = windows
+        .iter()
+        .map(|(_, generation, _)| *generation)
+        .collect();
+    let inflight: Vec<_> = windows
+        .iter()
+        .map(|(.., window)| Json(to_rows(window)))
+        .collect();
+    sqlx::query!(
+        "with held as (
+             select s.device_id, i.inflight
+             from unnest($1::bigint[], $2::bigint[], $3::jsonb[])
+                 as i (device_id, generation, inflight)
+             cross join (select set_config('synchronous_commit', 'off', true)) as no_fsync
+             join sessions s on s.device_id = i.device_id
+             where s.generation = i.generation and s.disconnected_at is null
+             order by s.device_id for no key update of s
+         )
+         update sessions s set inflight = h.inflight from held h where s.device_id = h.device_id",
+        &devices[..],
+        &generations[..],
+        &inflight[..] as &[Json<Vec<InflightRow>>],
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Ends sessions whose devices stayed away too long, at most `limit`; how many it were.
+pub async fn remove_expired(conn: &mut PgConnection, limit: i64) -> Result<u64, StoreError> {
+    let ended = sqlx::query_scalar!(
+        r#"select end_sessions(array(
+               select s.device_id from sessions s
+               where s.expires_at <= now()
+               order by s.expires_at limit $1 for update skip locked
+           )) as "ended!""#,
+        limit,
+    )
+    .fetch_one(conn)
+    .await?;
+    u64::try_from(ended).map_err(StoreError::corrupt)
+}
+
+/// After a crash: all devices of this node are away since now.
+pub async fn disconnect_node(conn: &mut PgConnection, node: &str) -> Result<(), StoreError> {
+    sqlx::query!(
+        "update sessions
+         set node = null, disconnected_at = now(),
+             expires_at = case when is_present
+                 then now() + make_interval(secs => expiry_seconds) end
+         where node = $1",
+        node,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// [packet id, conversation, sequence]
+type InflightRow = (u16, ConversationId, Sequence);
+
+fn to_rows(inflight: &[(u16, Position)]) -> Vec<InflightRow> {
+    inflight
+        .iter()
+        .map(|(id, at)| (*id, at.conversation, at.sequence))
+        .collect()
+}
+
+fn from_row((id, conversation, sequence): InflightRow) -> (u16, Position) {
+    (
+        id,
+        Position {
+            conversation,
+            sequence,
+        },
+    )
+}

@@ -1,0 +1,57 @@
+//! Users: the names of tokens, and the small numbers that stand for them.
+
+use std::collections::HashMap;
+
+use sqlx::PgConnection;
+
+use crate::domain::ids::{Subject, UserId};
+
+use super::StoreError;
+
+/// The ids of users, in the order of their names; whoever is unknown is made.
+///
+/// In a transaction that also changes conversations, call it first: it may wait for another
+/// transaction that makes the same user.
+pub async fn ensure(conn: &mut PgConnection, names: &[Subject]) -> Result<Vec<UserId>, StoreError> {
+    let mut sorted: Vec<&str> = names.iter().map(Subject::as_str).collect();
+    sorted.sort_unstable();
+    sorted.dedup();
+
+    let mut known = find(conn, &sorted).await?;
+    sorted.retain(|name| !known.contains_key(*name));
+    if !sorted.is_empty() {
+        // Only the unknown, so that no number is wasted on a conflict; in one order, so that
+        // two calls cannot wait for each other in a circle.
+        sqlx::query!(
+            "insert into users (subject) select n.name from unnest($1::text[]) as n (name)
+             on conflict (subject) do nothing",
+            &sorted[..] as &[&str],
+        )
+        .execute(&mut *conn)
+        .await?;
+        // Again, with a younger snapshot: another transaction may have been first.
+        known.extend(find(conn, &sorted).await?);
+    }
+
+    let id_of = |name: &Subject| known.get(name.as_str()).copied();
+    names
+        .iter()
+        .map(|name| id_of(name).ok_or_else(|| StoreError::corrupt(format!("no user {name}"))))
+        .collect()
+}
+
+async fn find(
+    conn: &mut PgConnection,
+    names: &[&str],
+) -> Result<HashMap<String, UserId>, StoreError> {
+    let rows = sqlx::query!(
+        "select user_id, subject from users where subject = any($1::text[])",
+        names as &[&str],
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.subject, UserId(row.user_id)))
+        .collect())
+}
