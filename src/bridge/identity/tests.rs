@@ -30,7 +30,7 @@ impl Setup {
             issuer: None,
             audience: None,
             leeway: Duration::from_secs(30),
-            expiry_warning: Duration::from_secs(60),
+            expiry_warning: Duration::from_mins(1),
         };
         Self {
             data_dir: tempfile::tempdir().unwrap(),
