@@ -35,7 +35,7 @@ step() {
 clean_up() {
     local result=$?
     trap - EXIT
-    if [ -n "$postgres_pid" ] && as_postgres kill -INT "$postgres_pid" 2>/dev/null; then
+    if [ -n "$postgres_pid" ] && kill -INT "$postgres_pid" 2>/dev/null; then
         tail --pid="$postgres_pid" -f /dev/null
     fi
     rm -rf ${postgres_dir:+"$postgres_dir"} ${smoke_dir:+"$smoke_dir"}
@@ -120,6 +120,7 @@ run_tests() {
 # The first command of the README, on free ports and a folder of its own.
 smoke() {
     smoke_dir=$(mktemp -d)
+    chmod 755 "$smoke_dir" # for the user that Postgres runs as
     HOMING_RUN_ONCE=1 HOMING_RUN_PROFILE=dev HOMING__DATA_DIR=$smoke_dir/data \
         HOMING__MQTT__LISTEN=127.0.0.1:0 HOMING__HTTP__LISTEN=127.0.0.1:0 scripts/run.sh
 }

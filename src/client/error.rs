@@ -68,6 +68,10 @@ impl DeviceError {
             | ConnectionError::MqttState(
                 StateError::Io(error) | StateError::Deserialization(PacketError::Io(error)),
             ) => Self::silence(unconnected, error.to_string()),
+            // The shortest DISCONNECT, which rumqttc does not read.
+            ConnectionError::MqttState(StateError::Deserialization(
+                PacketError::PayloadRequired,
+            )) => Self::silence(unconnected, "it ended the connection".to_owned()),
             ConnectionError::Timeout(_) => Self::silence(unconnected, "no answer".to_owned()),
             ConnectionError::MqttState(StateError::ConnectionAborted) => {
                 Self::silence(unconnected, "it closed the connection".to_owned())

@@ -6,13 +6,14 @@ use clap::{Args, Subcommand};
 use homing::{
     config::Config,
     domain::ids::{ConversationId, Subject},
+    lifecycle::Exit,
 };
 use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    failure::{Exit, Failure},
+    failure::Failure,
     output,
     target::{Target, TargetArgs},
 };
@@ -71,6 +72,7 @@ pub(super) struct Place {
     /// The conversation
     #[arg(value_name = "CID")]
     conversation: ConversationId,
+    /// Who is added or removed
     user: Subject,
 }
 
@@ -227,7 +229,7 @@ impl Rest {
             "nobody answers"
         };
         Failure::new(format!("REST at {}: {reason}", self.url))
-            .exit(Exit::Outage)
+            .exit(Exit::Unavailable)
             .hint("start the broker with `homing serve`, or name another one with --http")
     }
 }
@@ -243,12 +245,12 @@ fn refused(status: StatusCode, body: &[u8]) -> Failure {
         | StatusCode::BAD_GATEWAY
         | StatusCode::SERVICE_UNAVAILABLE
         | StatusCode::GATEWAY_TIMEOUT => failure
-            .exit(Exit::Outage)
+            .exit(Exit::Unavailable)
             .hint("try again; /readyz says what the broker waits for"),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => failure
-            .exit(Exit::Refusal)
+            .exit(Exit::Refused)
             .hint("this needs a token of `homing token --admin`"),
-        _ if status.is_client_error() => failure.exit(Exit::Refusal),
+        _ if status.is_client_error() => failure.exit(Exit::Refused),
         _ => failure.hint("the broker's log says more"),
     }
 }
@@ -268,9 +270,9 @@ mod tests {
     #[test]
     fn an_answer_of_the_server_becomes_the_exit_code() {
         let problem = br#"{"title":"Not found","detail":"no such conversation","status":404}"#;
-        let expected = Failure::new("no such conversation").exit(Exit::Refusal);
+        let expected = Failure::new("no such conversation").exit(Exit::Refused);
         assert_eq!(refused(StatusCode::NOT_FOUND, problem), expected);
         let outage = refused(StatusCode::SERVICE_UNAVAILABLE, b"<html>");
-        assert!(format!("{outage:?}").contains("Outage"), "{outage:?}");
+        assert!(format!("{outage:?}").contains("Unavailable"), "{outage:?}");
     }
 }

@@ -2,24 +2,9 @@
 
 use std::{io, process::ExitCode};
 
-use homing::client::error::DeviceError;
+use homing::{client::error::DeviceError, lifecycle::Exit, store::StoreError};
 
 use super::output;
-
-/// What a script can tell apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Exit {
-    /// Whoever read the output has closed it: nothing is wrong.
-    ReaderGone = 0,
-    /// Something went wrong here.
-    Failure = 1,
-    /// The command line is wrong.
-    Usage = 2,
-    /// The server said no; repeating changes nothing.
-    Refusal = 3,
-    /// The server or its store cannot be reached; repeating may help.
-    Outage = 4,
-}
 
 /// Why a command did not do what it was asked for.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,13 +42,14 @@ impl Failure {
 
     /// Tells the person, and gives the code to the script.
     pub(super) fn report(&self) -> ExitCode {
-        if self.exit != Exit::ReaderGone {
+        // Clean: whoever read the output has closed it, and wants nothing more.
+        if self.exit != Exit::Clean {
             output::note(&format!("error: {}", self.text));
             if let Some(hint) = &self.hint {
                 output::note(&format!("hint: {hint}"));
             }
         }
-        ExitCode::from(self.exit as u8)
+        self.exit.into()
     }
 }
 
@@ -72,7 +58,7 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         let failure = Self::new(format!("output: {error}"));
         if error.kind() == io::ErrorKind::BrokenPipe {
-            return failure.exit(Exit::ReaderGone);
+            return failure.exit(Exit::Clean);
         }
         failure
     }
@@ -84,25 +70,38 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let failure = Self::new(error.to_string());
+        if error.is_transient() {
+            failure
+                .exit(Exit::Unavailable)
+                .hint("does Postgres run, and is store.url right? `homing doctor` looks")
+        } else {
+            failure
+        }
+    }
+}
+
 impl From<DeviceError> for Failure {
     fn from(error: DeviceError) -> Self {
         let failure = Self::new(error.to_string());
         match error {
             DeviceError::Address(_) => failure.exit(Exit::Usage),
             DeviceError::Unreachable { .. } => failure
-                .exit(Exit::Outage)
+                .exit(Exit::Unavailable)
                 .hint("start the broker with `homing serve`, or name another one with --mqtt"),
             DeviceError::Unavailable { .. } | DeviceError::Lost { .. } => failure
-                .exit(Exit::Outage)
+                .exit(Exit::Unavailable)
                 .hint("try again; the broker's log and its /readyz say what it waits for"),
-            DeviceError::Unauthorized { .. } => failure.exit(Exit::Refusal).hint(
+            DeviceError::Unauthorized { .. } => failure.exit(Exit::Refused).hint(
                 "see `homing token --help`; a broker with `auth.keys` takes only tokens of those keys",
             ),
-            DeviceError::Refused { .. } => failure.exit(Exit::Refusal).hint(
+            DeviceError::Refused { .. } => failure.exit(Exit::Refused).hint(
                 "does the conversation exist, and does the user take part in it? See `homing conversation add --help`",
             ),
             DeviceError::TakenOver => failure
-                .exit(Exit::Refusal)
+                .exit(Exit::Refused)
                 .hint("use another --client-id, or end the other connection"),
             DeviceError::Protocol { .. } => failure,
         }
@@ -114,17 +113,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exit_codes_tell_refusal_from_outage() {
+    fn exit_codes_tell_a_refusal_from_an_outage() {
         let reason = || "no".to_owned();
         for (error, exit) in [
             (DeviceError::Address("x".to_owned()), Exit::Usage),
-            (DeviceError::Unavailable { reason: reason() }, Exit::Outage),
-            (DeviceError::Lost { reason: reason() }, Exit::Outage),
+            (
+                DeviceError::Unavailable { reason: reason() },
+                Exit::Unavailable,
+            ),
+            (DeviceError::Lost { reason: reason() }, Exit::Unavailable),
             (
                 DeviceError::Unauthorized { reason: reason() },
-                Exit::Refusal,
+                Exit::Refused,
             ),
-            (DeviceError::TakenOver, Exit::Refusal),
+            (DeviceError::TakenOver, Exit::Refused),
             (DeviceError::Protocol { reason: reason() }, Exit::Failure),
         ] {
             assert_eq!(Failure::from(error).exit, exit);
@@ -134,6 +136,6 @@ mod tests {
     #[test]
     fn a_closed_pipe_is_no_failure() {
         let failure = Failure::from(io::Error::from(io::ErrorKind::BrokenPipe));
-        assert_eq!(failure.exit, Exit::ReaderGone);
+        assert_eq!(failure.exit, Exit::Clean);
     }
 }

@@ -1,7 +1,7 @@
 //! The command line: one file per command, and what they share.
 //!
 //! Results go to stdout, everything else to stderr. A script can tell by the exit code what
-//! happened: see [`failure::Exit`].
+//! happened: see [`homing::lifecycle::Exit`].
 
 mod check_config;
 mod conversation;
@@ -98,7 +98,7 @@ impl Sources {
         };
         Config::from_process(self.config.as_deref(), overrides).map_err(|error| {
             Failure::new(format!("settings: {error}"))
-                .hint("broker-config/default.toml explains every setting; see `homing check-config --json`")
+                .hint("broker-config/default.toml explains every setting")
         })
     }
 }

@@ -15,12 +15,13 @@ use homing::{
         ids::{ClientMessageId, ConversationId, Subject},
         message::{Content, Sequence},
     },
+    lifecycle::Exit,
 };
 use serde_json::json;
 use tokio::time;
 
 use super::{
-    failure::{Exit, Failure},
+    failure::Failure,
     output,
     target::{Target, TargetArgs},
 };
@@ -42,6 +43,7 @@ pub(super) struct Send {
     /// The conversation
     #[arg(value_name = "CID")]
     conversation: ConversationId,
+    /// What to say
     text: String,
     /// Who sends it
     #[arg(long)]
@@ -114,7 +116,7 @@ impl Send {
             Ok(outcome) => outcome,
             Err(_) => Err(last
                 .map_or_else(
-                    || Failure::new("the broker has not answered in time").exit(Exit::Outage),
+                    || Failure::new("the broker has not answered in time").exit(Exit::Unavailable),
                     Failure::from,
                 )
                 .hint(format!(

@@ -1,7 +1,7 @@
 //! `homing serve`: runs the broker.
 
 use clap::Args;
-use homing::serve;
+use homing::{serve, telemetry::logs};
 use secrecy::SecretString;
 
 use super::{Sources, failure::Failure, output};
@@ -27,6 +27,7 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) async fn run(self, sources: &Sources) -> Result<(), Failure> {
         let settings = sources.load(self.database_url)?;
+        logs::init(&settings.log).map_err(|error| Failure::new(error.to_string()))?;
         let running = serve::start(settings).await.map_err(|error| {
             Failure::from(error).hint("`homing doctor` looks for the cause and names the cure")
         })?;

@@ -8,6 +8,7 @@ use homing::{
     bridge::identity::{NewToken, Secret, issue},
     config::Config,
     domain::ids::Subject,
+    lifecycle::Exit,
 };
 use rustix::{
     io::Errno,
@@ -16,7 +17,7 @@ use rustix::{
 use serde::Deserialize;
 use time::OffsetDateTime;
 
-use super::failure::{Exit, Failure};
+use super::failure::Failure;
 
 /// Written by `homing serve` when it is ready, removed when it stops.
 const RUNNING_FILE: &str = "running.json";
@@ -126,7 +127,7 @@ impl Target {
         let data_dir = &self.settings.data_dir;
         RunningBroker::find(data_dir)?.ok_or_else(|| {
             Failure::new(format!("no broker runs on the data directory {}", data_dir.display()))
-                .exit(Exit::Outage)
+                .exit(Exit::Unavailable)
                 .hint("start one with `homing serve`, find it with --data-dir, or name it with --mqtt, --http and --token")
         })
     }

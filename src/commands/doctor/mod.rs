@@ -98,7 +98,7 @@ impl Doctor {
             machine::data_dir(&settings.data_dir),
             machine::disk(&settings.data_dir),
         ];
-        checks.extend(postgres::check(&settings, running.is_some()).await);
+        checks.push(postgres::check(&settings).await);
         checks.extend(setup::listeners(&settings, running.as_ref()));
         checks.extend(setup::tls(&settings.tls));
         checks.push(setup::tokens(&settings));
