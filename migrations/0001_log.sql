@@ -256,7 +256,9 @@ end
 $$;
 
 -- Connects a device: finds or makes its row and its session, and takes the session over.
-create function open_session(owner_id bigint, client text, clean_start boolean, node_name text)
+create function open_session(
+    owner_id bigint, client text, clean_start boolean, expiry bigint, node_name text
+)
 returns table (device_id bigint, generation bigint, is_present boolean, subscriptions jsonb, inflight jsonb)
 language plpgsql as $$
 #variable_conflict use_column
@@ -288,7 +290,8 @@ begin
     return query
     update sessions s
     set generation = greatest(s.generation + 1, (extract(epoch from clock_timestamp()) * 1000000)::bigint),
-        node = node_name, disconnected_at = null, expires_at = null
+        node = node_name, disconnected_at = null, expires_at = null,
+        is_present = expiry > 0, expiry_seconds = expiry
     where s.device_id = device
     returning s.device_id, s.generation, resumes, s.subscriptions, s.inflight;
 end

@@ -1,13 +1,15 @@
 //! Signals, the graceful stop and its deadline.
 //!
 //! ```text
-//!   running ──first signal, stop()──▶ soft ──second signal, deadline──▶ hard ──▶ gone
-//!        └────── a critical task panics, fails or just ends ──▶ soft, exit code 1
+//!   running ──first signal, stop()──▶ soft ──tasks ended──▶ foundation ──▶ gone
+//!      │                               ▲ │                      │
+//!      └─ a critical task panics, ─────┘ └──────────┬───────────┘
+//!         fails or just ends: exit code 1           └─ second signal, deadline ──▶ hard
 //! ```
 //!
 //! Soft: nothing new is begun, what was begun is finished. Hard: whoever still works stops
-//! where it is; nothing acknowledged is lost. The parts listen to [`Lifecycle::soft`] and
-//! [`Lifecycle::hard`]; the order in which they stop is decided in `serve`.
+//! where it is; nothing acknowledged is lost. The foundation is what the other tasks stand
+//! on while they finish: the embedded Postgres, which is told to stop after them.
 
 use std::{
     any::Any,
@@ -25,7 +27,7 @@ use futures_util::FutureExt as _;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::Notify,
-    time::{sleep, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -66,7 +68,9 @@ pub struct TaskFailure {
 pub struct Lifecycle {
     soft: CancellationToken,
     hard: CancellationToken,
+    foundation: CancellationToken,
     tasks: TaskTracker,
+    foundation_tasks: TaskTracker,
     failure: Arc<OnceLock<TaskFailure>>,
     reload: Arc<Notify>,
     shutdown_timeout: Duration,
@@ -78,7 +82,9 @@ impl Lifecycle {
         Self {
             soft: CancellationToken::new(),
             hard: CancellationToken::new(),
+            foundation: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            foundation_tasks: TaskTracker::new(),
             failure: Arc::default(),
             reload: Arc::default(),
             shutdown_timeout,
@@ -97,7 +103,13 @@ impl Lifecycle {
         &self.hard
     }
 
-    /// The tracker of all tasks; prefer [`Lifecycle::spawn`], which names them.
+    /// Cancelled when all tasks but those of the foundation have ended.
+    #[must_use]
+    pub fn foundation(&self) -> &CancellationToken {
+        &self.foundation
+    }
+
+    /// The tracker of the tasks; prefer [`Lifecycle::spawn`], which names them.
     #[must_use]
     pub fn tasks(&self) -> &TaskTracker {
         &self.tasks
@@ -139,17 +151,38 @@ impl Lifecycle {
     ) where
         E: fmt::Display + Send + 'static,
     {
-        let lifecycle = self.clone();
-        self.tasks.spawn(async move {
-            let reason = match AssertUnwindSafe(future).catch_unwind().await {
-                Ok(Ok(())) if lifecycle.soft.is_cancelled() => return,
-                Ok(Ok(())) => "ended although nobody stopped it".to_owned(),
-                // With its sources, if the error prints them in its alternate form.
-                Ok(Err(error)) => format!("{error:#}"),
-                Err(panic) => format!("panicked: {}", panic_text(&*panic)),
-            };
-            lifecycle.fail(TaskFailure { task, reason });
-        });
+        self.tasks
+            .spawn(self.clone().watched(task, self.soft.clone(), future));
+    }
+
+    /// As [`Lifecycle::spawn_critical`], for a task that goes on until
+    /// [`Lifecycle::foundation`] is cancelled.
+    pub fn spawn_foundation<E>(
+        &self,
+        task: &'static str,
+        future: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) where
+        E: fmt::Display + Send + 'static,
+    {
+        self.foundation_tasks
+            .spawn(self.clone().watched(task, self.foundation.clone(), future));
+    }
+
+    /// The task, and what follows from its end unless `until` was cancelled.
+    async fn watched<E: fmt::Display>(
+        self,
+        task: &'static str,
+        until: CancellationToken,
+        future: impl Future<Output = Result<(), E>>,
+    ) {
+        let reason = match AssertUnwindSafe(future).catch_unwind().await {
+            Ok(Ok(())) if until.is_cancelled() => return,
+            Ok(Ok(())) => "ended although nobody stopped it".to_owned(),
+            // With its sources, if the error prints them in its alternate form.
+            Ok(Err(error)) => format!("{error:#}"),
+            Err(panic) => format!("panicked: {}", panic_text(&*panic)),
+        };
+        self.fail(TaskFailure { task, reason });
     }
 
     /// Begins the stop because of a failure; the first one is kept.
@@ -170,19 +203,26 @@ impl Lifecycle {
     /// The failure that caused the stop or happened during it.
     pub async fn stopped(&self) -> Result<(), TaskFailure> {
         self.soft.cancelled().await;
-        self.tasks.close();
+        let deadline = Instant::now() + self.shutdown_timeout;
+        self.finish(&self.tasks, deadline).await;
+        self.foundation.cancel();
+        self.finish(&self.foundation_tasks, deadline).await;
+        self.outcome()
+    }
+
+    async fn finish(&self, tasks: &TaskTracker, deadline: Instant) {
+        tasks.close();
         tokio::select! {
-            () = self.tasks.wait() => return self.outcome(),
+            () = tasks.wait() => return,
             () = self.hard.cancelled() => {}
-            () = sleep(self.shutdown_timeout) => {
-                tracing::warn!(timeout = ?self.shutdown_timeout, tasks = self.tasks.len(), "the stop takes too long");
+            () = sleep_until(deadline) => {
+                tracing::warn!(timeout = ?self.shutdown_timeout, tasks = tasks.len(), "the stop takes too long");
             }
         }
         self.hard.cancel();
-        if timeout(HARD_GRACE, self.tasks.wait()).await.is_err() {
-            tracing::warn!(tasks = self.tasks.len(), "tasks were abandoned");
+        if timeout(HARD_GRACE, tasks.wait()).await.is_err() {
+            tracing::warn!(tasks = tasks.len(), "tasks were abandoned");
         }
-        self.outcome()
     }
 
     fn outcome(&self) -> Result<(), TaskFailure> {
@@ -262,6 +302,7 @@ mod tests {
     use std::future::pending;
 
     use rustix::process::{Signal as Number, getpid, kill_process};
+    use tokio::time::sleep;
 
     use super::*;
 
@@ -310,6 +351,29 @@ mod tests {
                 "{failure}"
             );
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_foundation_stops_after_the_tasks_that_stand_on_it() {
+        let lifecycle = lifecycle();
+        let (soft, foundation) = (lifecycle.soft().clone(), lifecycle.foundation().clone());
+        let postgres = foundation.clone();
+        lifecycle.spawn_foundation::<Infallible>("postgres", async move {
+            postgres.cancelled().await;
+            Ok(())
+        });
+        lifecycle.spawn_critical("connection", async move {
+            soft.cancelled().await;
+            sleep(Duration::from_secs(1)).await;
+            if foundation.is_cancelled() {
+                Err("no ground")
+            } else {
+                Ok(())
+            }
+        });
+        lifecycle.stop();
+        lifecycle.stopped().await.unwrap();
+        assert!(lifecycle.foundation().is_cancelled());
     }
 
     #[tokio::test]

@@ -1,4 +1,247 @@
 //! What a publish means: accept, commit, tell.
+//!
+//! The edges (MQTT, REST) call [`Bridge`]; news goes up to them through the [`mailbox`] of
+//! each connected session.
 
-pub mod conversations;
+mod accept;
+mod batch;
+pub mod commits;
 pub mod identity;
+pub mod mailbox;
+mod membership;
+pub mod receipts;
+mod relay;
+pub mod sessions;
+mod start;
+mod told;
+mod users;
+
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    sync::Arc,
+};
+
+use sqlx::PgPool;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+
+use crate::{
+    domain::{
+        ids::{ConversationId, Subject, UserId},
+        message::{NewMessage, Sequence},
+        receipt::Report,
+    },
+    store::{StoreError, conversations::Role},
+};
+use accept::Work;
+use batch::Incoming;
+use commits::Commits;
+use mailbox::Reply;
+use membership::MembershipRequest;
+use receipts::{Receipts, ReportReply};
+use users::Users;
+
+pub use start::{Parts, Tasks};
+
+/// The way into everything that is stored. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Bridge(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    pool: PgPool,
+    writers: Writers,
+    commits: Arc<Commits>,
+    receipts: Arc<Receipts>,
+    users: Users,
+    participants_max: usize,
+    /// The name of this process among the nodes of a cluster.
+    node: String,
+}
+
+/// A message that is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    pub sequence: Sequence,
+    /// It was stored before, under the same sequence.
+    pub is_duplicate: bool,
+}
+
+/// Why a message is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("there is no such conversation")]
+    NoConversation,
+    #[error("only participants who may write publish to a conversation")]
+    NotParticipant,
+    #[error("the store cannot hold this message; the log of the server says why")]
+    Unstorable,
+    #[error("the store is away; repeat the message later, with the same id")]
+    Unavailable,
+}
+
+/// A participant who comes or goes.
+#[derive(Clone, Debug)]
+pub struct MembershipChange {
+    pub conversation: ConversationId,
+    pub user: Subject,
+    pub user_id: UserId,
+    /// The role of who comes; none if the user goes.
+    pub role: Option<Role>,
+    /// Who wants it.
+    pub actor: Subject,
+    pub actor_id: UserId,
+}
+
+/// Why a request to the bridge could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum BridgeError {
+    #[error("there is no such conversation")]
+    NoConversation,
+    #[error("the conversation is full: it may have {participants_max} participants")]
+    Full { participants_max: usize },
+    #[error("another connection has taken the session")]
+    TakenOver,
+    #[error("only participants report how far they have got")]
+    NotParticipant,
+    #[error("the store is away")]
+    Unavailable,
+    #[error("store")]
+    Store(#[from] StoreError),
+}
+
+/// The queues of the writers. A conversation always has the same one.
+#[derive(Clone, Debug)]
+struct Writers {
+    queues: Arc<[mpsc::Sender<Work>]>,
+    hasher: RandomState,
+}
+
+impl Writers {
+    fn of(&self, conversation: ConversationId) -> &mpsc::Sender<Work> {
+        let hash = self.hasher.hash_one(conversation);
+        let place = usize::try_from(hash % self.queues.len() as u64).unwrap_or(0);
+        &self.queues[place]
+    }
+
+    /// Waits for room. False: the process stops.
+    async fn send(&self, conversation: ConversationId, work: Work) -> bool {
+        self.of(conversation).send(work).await.is_ok()
+    }
+}
+
+/// The queue of the writer is full: wait for [`Bridge::publish`].
+#[derive(Debug)]
+pub struct QueueFull(pub NewMessage, pub Reply);
+
+impl Bridge {
+    /// Hands a message to its writer without waiting. `at` is when it arrived.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueFull`] gives it back.
+    pub fn try_publish(
+        &self,
+        message: NewMessage,
+        reply: Reply,
+        at: std::time::Instant,
+    ) -> Result<(), QueueFull> {
+        let incoming = Incoming {
+            message,
+            reply,
+            at: at.into(),
+        };
+        let queue = self.0.writers.of(incoming.message.conversation);
+        queue.try_send(Work::Append(incoming)).map_err(|error| {
+            let (mpsc::error::TrySendError::Full(work) | mpsc::error::TrySendError::Closed(work)) =
+                error;
+            match work {
+                Work::Append(Incoming { message, reply, .. }) => QueueFull(message, reply),
+                _ => unreachable!("what was sent comes back"),
+            }
+        })
+    }
+
+    /// Hands a message to its writer as soon as there is room.
+    pub async fn publish(&self, message: NewMessage, reply: Reply) {
+        let conversation = message.conversation;
+        let incoming = Incoming {
+            message,
+            reply,
+            at: Instant::now(),
+        };
+        self.0
+            .writers
+            .send(conversation, Work::Append(incoming))
+            .await;
+    }
+
+    /// Stores a message and waits for its commit.
+    pub async fn send(&self, message: NewMessage) -> Result<Accepted, Refusal> {
+        let (reply, verdict) = oneshot::channel();
+        self.publish(message, Reply::Request(reply)).await;
+        verdict.await.unwrap_or(Err(Refusal::Unavailable))
+    }
+
+    /// Lets a user come or go, and waits for the commit. Nothing: it was so already.
+    pub async fn change_membership(
+        &self,
+        change: MembershipChange,
+    ) -> Result<Option<Sequence>, BridgeError> {
+        let (reply, answer) = oneshot::channel();
+        let conversation = change.conversation;
+        let request = MembershipRequest { change, reply };
+        self.0
+            .writers
+            .send(conversation, Work::Membership(request))
+            .await;
+        answer.await.unwrap_or(Err(BridgeError::Unavailable))
+    }
+
+    /// Stores how far a user says to have got, and waits for the commit.
+    pub async fn settle_report(
+        &self,
+        user: UserId,
+        conversation: ConversationId,
+        report: Report,
+    ) -> Result<(), BridgeError> {
+        let (reply, answer) = oneshot::channel();
+        self.receipts()
+            .report(user, conversation, report, ReportReply::Request(reply));
+        match answer.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(BridgeError::NotParticipant),
+            Err(_) => Err(BridgeError::Unavailable),
+        }
+    }
+
+    /// Who is told of commits.
+    #[must_use]
+    pub fn commits(&self) -> &Commits {
+        &self.0.commits
+    }
+
+    /// Where acknowledgements go.
+    #[must_use]
+    pub fn receipts(&self) -> &Receipts {
+        &self.0.receipts
+    }
+
+    pub(crate) fn pool(&self) -> &PgPool {
+        &self.0.pool
+    }
+
+    pub(crate) fn participants_max(&self) -> usize {
+        self.0.participants_max
+    }
+
+    fn users(&self) -> &Users {
+        &self.0.users
+    }
+
+    fn node(&self) -> &str {
+        &self.0.node
+    }
+}

@@ -1,1 +1,95 @@
 //! MQTT on real sockets.
+//!
+//! ```text
+//!   listener ─▶ handshake: CONNECT, token, session ─▶ connection: one task, until it ends
+//!                              │ hub: the older connection of the device goes first
+//! ```
+
+mod accepting;
+mod connection;
+mod handshake;
+mod hub;
+pub mod listener;
+mod operations;
+mod reading;
+pub mod tls;
+pub mod websocket;
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    bridge::{Bridge, identity::Keys},
+    config::{AuthConfig, MessageConfig, MqttConfig},
+    mqtt::session::Limits,
+    telemetry::metrics::BrokerMetrics,
+};
+use hub::Hub;
+
+/// What every connection needs. Cheap to clone.
+#[derive(Clone)]
+pub struct Broker(Arc<Shared>);
+
+pub(crate) struct Shared {
+    bridge: Bridge,
+    keys: Arc<Keys>,
+    hub: Hub,
+    limits: Arc<Limits>,
+    config: MqttConfig,
+    message_bytes_max: usize,
+    metrics: BrokerMetrics,
+    /// One permit for each connection, all transports together.
+    permits: Arc<Semaphore>,
+    tasks: TaskTracker,
+}
+
+impl Broker {
+    /// A broker without a listener yet. Connections run on `tasks`.
+    #[must_use]
+    pub fn new(
+        bridge: Bridge,
+        keys: Arc<Keys>,
+        mqtt: &MqttConfig,
+        auth: &AuthConfig,
+        message: &MessageConfig,
+        metrics: BrokerMetrics,
+        tasks: TaskTracker,
+    ) -> Self {
+        let permits = mqtt.connections_max.get().min(Semaphore::MAX_PERMITS);
+        Self(Arc::new(Shared {
+            bridge,
+            keys,
+            hub: Hub::default(),
+            limits: Arc::new(limits(mqtt, auth)),
+            config: mqtt.clone(),
+            message_bytes_max: message.bytes_max,
+            metrics,
+            permits: Arc::new(Semaphore::new(permits)),
+            tasks,
+        }))
+    }
+
+    /// Tells every connected device that the server stops, and takes no new one.
+    pub fn shut_down(&self) {
+        self.0.hub.shut_down();
+    }
+}
+
+fn limits(mqtt: &MqttConfig, auth: &AuthConfig) -> Limits {
+    Limits {
+        keep_alive_max: mqtt.keep_alive_max,
+        session_expiry_max: mqtt.session_expiry_max,
+        inflight_max: mqtt.inflight_max,
+        receive_max: mqtt.receive_max,
+        packet_bytes_max: mqtt.packet_bytes_max,
+        topic_alias_max: mqtt.topic_alias_max,
+        topic_alias_out_max: mqtt.topic_alias_out_max,
+        subscriptions_max: mqtt.subscriptions_max,
+        outbound_bytes_max: mqtt.outbound_bytes_max,
+        backlog_entries_max: mqtt.backlog_entries_max.get(),
+        publishes_per_second: mqtt.publishes_per_second,
+        expiry_warning: auth.expiry_warning,
+    }
+}

@@ -57,15 +57,20 @@ pub struct Moved {
     pub read: i64,
 }
 
-/// Lets a device begin with what comes next, in each covered conversation it has no cursor for.
+/// Lets a device begin with what comes next, in each conversation that is covered now and was
+/// not `before`. What was covered before goes on where it stands.
 ///
 /// Belongs into the transaction that stores the subscription.
 pub async fn begin_at_head(
     conn: &mut PgConnection,
     device: DeviceId,
     user: UserId,
+    before: Coverage<'_>,
     coverage: Coverage<'_>,
 ) -> Result<(), StoreError> {
+    let Some(before) = before.ids() else {
+        return Ok(());
+    };
     let covered = coverage.ids();
     // Conversations the user was removed from, too: their end is not news for this device.
     sqlx::query!(
@@ -73,11 +78,14 @@ pub async fn begin_at_head(
          select p.conversation_id, $1, least(c.last_seq, p.left_seq)
          from participants p join conversations c on c.conversation_id = p.conversation_id
          where p.user_id = $2 and ($3::uuid[] is null or p.conversation_id = any($3))
+           and p.conversation_id <> all($4)
          order by p.conversation_id
-         on conflict (conversation_id, device_id) do nothing",
+         on conflict (conversation_id, device_id) do update
+         set delivered_seq = greatest(device_cursors.delivered_seq, excluded.delivered_seq)",
         device.0,
         user.0,
         covered.as_deref(),
+        &before[..],
     )
     .execute(conn)
     .await?;
@@ -207,4 +215,31 @@ pub async fn standings(
         })
     })
     .collect()
+}
+
+/// Whether each of the users takes part in the conversation beside it, in order.
+pub async fn take_part(
+    conn: &mut PgConnection,
+    pairs: &[(UserId, ConversationId)],
+) -> Result<Vec<bool>, StoreError> {
+    let users: Vec<_> = pairs.iter().map(|(user, _)| user.0).collect();
+    let conversations: Vec<_> = pairs
+        .iter()
+        .map(|(_, conversation)| conversation.0)
+        .collect();
+    let rows = sqlx::query_scalar!(
+        r#"select exists (
+               select from participants p
+               where p.conversation_id = i.conversation_id and p.user_id = i.user_id
+                 and p.left_seq is null
+           ) as "takes_part!"
+           from unnest($1::bigint[], $2::uuid[]) with ordinality
+               as i (user_id, conversation_id, place)
+           order by i.place"#,
+        &users[..],
+        &conversations[..],
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows)
 }

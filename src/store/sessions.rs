@@ -21,6 +21,8 @@ pub struct OpenSession<'a> {
     pub client_id: &'a str,
     /// Whether an earlier session must be forgotten.
     pub clean_start: bool,
+    /// How long the session outlives its connection, in seconds; 0 ends it with it.
+    pub expiry_seconds: u32,
     /// The node that the device is connected to.
     pub node: &'a str,
 }
@@ -42,8 +44,7 @@ pub struct Opened {
 
 /// Opens a session or takes it over; an absent, ended or expired one begins anew.
 ///
-/// It is not there to come back to before [`persist`] or [`close`] says so. Use a transaction
-/// of its own: to come back is not fsynced.
+/// Use a transaction of its own: to come back is not fsynced.
 pub async fn open(
     conn: &mut PgConnection,
     session: &OpenSession<'_>,
@@ -52,10 +53,11 @@ pub async fn open(
         r#"select device_id as "device_id!", generation as "generation!",
                   is_present as "is_present!", subscriptions as "subscriptions!",
                   inflight as "inflight!: Json<Vec<InflightRow>>"
-           from open_session($1, $2, $3, $4)"#,
+           from open_session($1, $2, $3, $4, $5)"#,
         session.user.0,
         session.client_id,
         session.clean_start,
+        i64::from(session.expiry_seconds),
         session.node,
     )
     .fetch_one(conn)

@@ -315,6 +315,32 @@ async fn killed_under_supervision(postgres: EmbeddedPostgres, pid: i32) {
 }
 
 #[tokio::test]
+async fn a_postgres_that_cannot_start_is_tried_until_it_can() {
+    let data_dir = DataDir::new();
+    let postgres = data_dir.start().await.unwrap();
+    let (pid, mut handle) = (postgres.pid().unwrap(), postgres.handle());
+    let control = data_dir.pgdata().join("global/pg_control");
+    let shutdown = CancellationToken::new();
+    let supervision = postgres.supervise(shutdown.clone(), DEADLINE);
+
+    let test = async {
+        fs::rename(&control, control.with_extension("away")).unwrap();
+        signal(pid, Signal::KILL);
+        handle
+            .until(|status| status.failed_starts == 2)
+            .await
+            .unwrap();
+        assert_eq!(handle.status().pid, None);
+
+        fs::rename(control.with_extension("away"), &control).unwrap();
+        handle.until(|status| status.pid.is_some()).await.unwrap();
+        shutdown.cancel();
+    };
+
+    tokio::join!(supervision, test);
+}
+
+#[tokio::test]
 async fn a_stale_pid_file_does_not_stand_in_the_way() {
     let data_dir = DataDir::new();
     data_dir.start().await.unwrap().stop(DEADLINE).await;

@@ -69,11 +69,14 @@ impl Binaries {
         pg_bin_dir: Option<&Path>,
         cluster: Option<(&Path, u32)>,
     ) -> Result<Self, EmbeddedError> {
+        // The programs are run from another folder.
+        let pg_bin_dir =
+            pg_bin_dir.map(|path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()));
         let mut searched = Vec::new();
         let mut others = Vec::new();
-        for candidate in candidates(pg_bin_dir) {
+        for candidate in candidates(pg_bin_dir.as_deref()) {
             let Some(binaries) = Self::probe(&candidate).await else {
-                if pg_bin_dir == Some(&candidate) {
+                if pg_bin_dir.as_ref() == Some(&candidate) {
                     let searched = format!("store.pg_bin_dir ({})", candidate.display());
                     return Err(EmbeddedError::BinariesMissing { searched });
                 }

@@ -111,7 +111,9 @@ impl EmbeddedPostgres {
                     Signal::QUIT
                 };
                 tracing::debug!(?orphans, ?signal, "backends have outlived their postmaster");
-                orphans.iter().for_each(|&pid| process::signal(pid, signal));
+                for pid in orphans {
+                    process::signal(pid, signal);
+                }
             }
             sleep(POLL_INTERVAL).await;
         }
@@ -150,7 +152,7 @@ impl EmbeddedPostgres {
                 break;
             };
             if let Some(status) = postmaster.ended() {
-                return Ok(Some(status.unwrap_or_default()));
+                return Ok(Some(status));
             }
             let pid = postmaster.pid();
             let file = PidFile::read(&self.place.pgdata);

@@ -204,8 +204,8 @@ mod tests {
 
     #[test]
     fn an_error_shows_the_last_lines_only() {
-        let words: String = (1..=40).map(|line| format!("line {line}\n\n")).collect();
-        let text = of_words(&words).to_string();
+        let words: Vec<String> = (1..=40).map(|line| format!("line {line}\n")).collect();
+        let text = of_words(&words.join("\n")).to_string();
         assert!(
             text.contains("| line 40") && text.contains("| line 26"),
             "{text}"

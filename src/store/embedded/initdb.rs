@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{OpenOptionsExt as _, fchown},
     path::Path,
     process::Stdio,
 };
@@ -13,6 +13,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use super::{
     binaries::Binaries,
     error::{EmbeddedError, Output},
+    owner::Owner,
     place::Place,
     postmaster,
 };
@@ -47,7 +48,10 @@ pub(super) fn password(place: &Place) -> Result<String, EmbeddedError> {
     }
     let password = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 24]>());
     let unfinished = path.with_extension("password.new");
-    write_secret(&unfinished, &password)?;
+    if fs::exists(&unfinished).map_err(EmbeddedError::io("look at", &unfinished))? {
+        fs::remove_file(&unfinished).map_err(EmbeddedError::io("remove", &unfinished))?;
+    }
+    write_secret(&unfinished, &password, None)?;
     fs::rename(&unfinished, path).map_err(EmbeddedError::io("rename", path))?;
     Ok(password)
 }
@@ -59,14 +63,12 @@ pub(super) async fn create(
     binaries: &Binaries,
     password: &str,
 ) -> Result<(), EmbeddedError> {
-    remove_unfinished(&place.home)?;
     let nonce = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 6]>());
     let unfinished = place.home.join(format!("{UNFINISHED_PREFIX}{nonce}"));
     let password_file = place
         .home
         .join(format!("{UNFINISHED_PREFIX}{nonce}.password"));
-    write_secret(&password_file, password)?;
-    place.owner.give(&password_file)?;
+    write_secret(&password_file, password, Some(place.owner))?;
 
     let output = postmaster::command(&binaries.initdb, place)
         .arg("--pgdata")
@@ -81,6 +83,7 @@ pub(super) async fn create(
         .output()
         .await
         .map_err(EmbeddedError::io("run", &binaries.initdb))?;
+    fs::remove_file(&password_file).map_err(EmbeddedError::io("remove", &password_file))?;
     if !output.status.success() {
         let text = [output.stdout, output.stderr].concat();
         let words = Output::tail_of(&String::from_utf8_lossy(&text));
@@ -93,46 +96,53 @@ pub(super) async fn create(
         ));
     }
 
-    fs::remove_file(&password_file).map_err(EmbeddedError::io("remove", &password_file))?;
     fs::rename(&unfinished, &place.pgdata).map_err(EmbeddedError::io("rename", &unfinished))?;
     File::open(&place.home)
         .and_then(|home| home.sync_all())
         .map_err(EmbeddedError::io("sync", &place.home))
 }
 
-/// What an earlier process, killed in the middle, left behind.
-fn remove_unfinished(home: &Path) -> Result<(), EmbeddedError> {
-    let entries = fs::read_dir(home).map_err(EmbeddedError::io("list", home))?;
+/// Removes what an earlier process, killed in the middle, left behind. As far as possible:
+/// an orphaned initdb may still write there, and the next start tries again.
+pub(super) fn remove_unfinished(place: &Place) {
+    let Ok(entries) = fs::read_dir(&place.home) else {
+        return;
+    };
     for entry in entries.flatten() {
-        let is_ours = entry
+        if !entry
             .file_name()
-            .to_str()
-            .is_some_and(|n| n.starts_with(UNFINISHED_PREFIX));
-        if !is_ours {
+            .to_string_lossy()
+            .starts_with(UNFINISHED_PREFIX)
+        {
             continue;
         }
         let path = entry.path();
-        let removed = if path.is_dir() {
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let removed = if is_folder {
             fs::remove_dir_all(&path)
         } else {
             fs::remove_file(&path)
         };
-        removed.map_err(EmbeddedError::io("remove", path))?;
+        if let Err(error) = removed {
+            tracing::warn!(%error, path = %path.display(), "half of a cluster was not removed");
+        }
     }
-    Ok(())
 }
 
-/// Writes a file that only its owner can read, down to the disk.
-fn write_secret(path: &Path, secret: &str) -> Result<(), EmbeddedError> {
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .and_then(|mut file| {
-            writeln!(file, "{secret}")?;
-            file.sync_all()
-        })
-        .map_err(EmbeddedError::io("write", path))
+/// Writes a file that only its owner can read, down to the disk. It must not exist: in a
+/// folder of somebody else, root must not follow a link, nor hand over what one points to.
+fn write_secret(path: &Path, secret: &str, owner: Option<Owner>) -> Result<(), EmbeddedError> {
+    let write = || {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        if let Some(owner) = owner.filter(|owner| owner.is_lent) {
+            fchown(&file, Some(owner.uid), Some(owner.gid))?;
+        }
+        writeln!(file, "{secret}")?;
+        file.sync_all()
+    };
+    write().map_err(EmbeddedError::io("write", path))
 }

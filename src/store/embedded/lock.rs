@@ -48,10 +48,10 @@ impl DataDirLock {
             }
             Err(TryLockError::Error(error)) => return Err(EmbeddedError::io("lock", path)(error)),
         }
-        // Only for the error text of the next one.
-        file.set_len(0)
-            .and_then(|()| writeln!(file, "{}", std::process::id()))
-            .map_err(EmbeddedError::io("write", path))?;
+        // Only for the error text of the next one; a full disk is no reason to give up here.
+        let _noted = file
+            .set_len(0)
+            .and_then(|()| writeln!(file, "{}", std::process::id()));
         Ok(Self { _file: file })
     }
 }

@@ -66,6 +66,7 @@ impl EmbeddedPostgres {
         let has_cluster = place.has_cluster()?;
         let binaries = fitting(&place, pg_bin_dir).await?;
         place.prepare()?;
+        initdb::remove_unfinished(&place);
         let password = initdb::password(&place)?;
         if !has_cluster {
             tracing::info!(home = %place.home.display(), version = %binaries.version, "making a Postgres cluster");

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, Metadata},
-    os::unix::fs::{MetadataExt as _, chown},
+    os::unix::fs::{MetadataExt as _, lchown},
     path::Path,
 };
 
@@ -62,12 +62,13 @@ impl Owner {
         })
     }
 
-    /// Hands a folder or file that this process made to the owner.
+    /// Hands a folder that this process made to the owner.
     pub(super) fn give(&self, path: &Path) -> Result<(), EmbeddedError> {
         if !self.is_lent {
             return Ok(());
         }
-        chown(path, Some(self.uid), Some(self.gid)).map_err(EmbeddedError::io("chown", path))
+        // Never what a link points to: the folder above may be the owner's already.
+        lchown(path, Some(self.uid), Some(self.gid)).map_err(EmbeddedError::io("chown", path))
     }
 
     /// Whether the owner can walk to this folder (its own rights included).

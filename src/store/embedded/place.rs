@@ -172,7 +172,8 @@ fn private_dir(path: &Path, owner: Owner) -> Result<(), EmbeddedError> {
         // A root process was stopped between making it and giving it away.
         return owner.give(path);
     }
-    if found.is_dir() && found.uid() == owner.uid && found.mode() & 0o077 == 0 {
+    let rights = found.mode() & 0o777;
+    if found.is_dir() && found.uid() == owner.uid && rights == 0o700 {
         return Ok(());
     }
     Err(EmbeddedError::Permission {

@@ -116,20 +116,20 @@ impl Postmaster {
         self.pid
     }
 
-    /// Whether it has ended; the status is known of our own child only.
-    pub(super) fn ended(&mut self) -> Option<Option<ExitStatus>> {
+    /// Its status if it has ended. That of an adopted one nobody can know; it reads as 0.
+    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
         match &mut self.child {
-            Some(child) => child.try_wait().ok().flatten().map(Some),
-            None => (!process::belongs_to(self.pid, &self.cluster_name)).then_some(None),
+            Some(child) => child.try_wait().ok().flatten(),
+            None => (!process::belongs_to(self.pid, &self.cluster_name)).then(ExitStatus::default),
         }
     }
 
     /// Waits for its end. Nothing is lost if this is cancelled.
     pub(super) async fn wait(&mut self) {
-        if let Some(child) = &mut self.child {
-            if child.wait().await.is_ok() {
-                return;
-            }
+        if let Some(child) = &mut self.child
+            && child.wait().await.is_ok()
+        {
+            return;
         }
         while self.ended().is_none() {
             sleep(POLL_INTERVAL).await;

@@ -56,10 +56,10 @@ pub(super) fn of_cluster(cluster_name: &str) -> Vec<i32> {
 
 /// Sends a signal; a process that is gone is no error.
 pub(super) fn signal(pid: i32, signal: Signal) {
-    if let Some(pid) = Pid::from_raw(pid) {
-        if let Err(error) = kill_process(pid, signal) {
-            tracing::debug!(%error, ?pid, ?signal, "a signal was not delivered");
-        }
+    if let Some(known) = Pid::from_raw(pid)
+        && let Err(error) = kill_process(known, signal)
+    {
+        tracing::debug!(%error, pid, ?signal, "a signal was not delivered");
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Status {
     pub pid: Option<i32>,
     /// How often it had to be started again.
     pub restarts: u64,
+    /// How often that did not succeed.
+    pub failed_starts: u64,
 }
 
 /// Shows whether the supervised Postgres is up. Cheap to clone.
@@ -83,6 +85,7 @@ impl EmbeddedPostgres {
                     Err(error) => {
                         let error: &(dyn std::error::Error + 'static) = &error;
                         tracing::error!(error, ?pause, "postgres does not start");
+                        self.status.send_modify(|status| status.failed_starts += 1);
                     }
                 }
             }

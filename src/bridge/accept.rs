@@ -1,0 +1,288 @@
+//! Writers: authorize, append, commit, answer, tell.
+//!
+//! A conversation always has the same writer, so its notices leave in the order of its
+//! sequences. A writer takes all that came while its last commit ran, and appends it in one
+//! statement: one round trip and one fsync for many messages. There is no linger.
+//!
+//! ```text
+//!   queue ──▶ fold repeats ──▶ append_batch = commit ──▶ answers ──▶ notices
+//!                                   ▲      │ lost connection, full disk, …
+//!                                   └─ wait ┘ nothing is answered meanwhile
+//! ```
+
+use std::{ops::Range, time::Duration};
+
+use sqlx::{PgConnection, postgres::PgConnectOptions};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Accepted, Refusal,
+    batch::{Batch, Incoming},
+    membership::MembershipRequest,
+    told::Told,
+};
+use crate::{
+    config::StoreConfig,
+    domain::{ids::ConversationId, message::NewMessage, receipt::Standing},
+    store::{
+        StoreError,
+        messages::{self, Appended, Outcome},
+    },
+    telemetry::metrics::{BridgeMetrics, PublishLabels, PublishOutcome},
+};
+
+/// What a writer does, in the order it was asked.
+#[derive(Debug)]
+pub(super) enum Work {
+    Append(Incoming),
+    Membership(MembershipRequest),
+    /// Tell the participants where some of them stand.
+    Receipts {
+        conversation: ConversationId,
+        standings: Vec<Standing>,
+    },
+    /// The outbox knows of a commit that may not have been told.
+    Relay {
+        conversation: ConversationId,
+        from: i64,
+        to: i64,
+    },
+}
+
+/// One writer: its connection, its queue, and what it knows of its conversations.
+pub(super) struct Writer {
+    pub(super) database: Database,
+    pub(super) queue: mpsc::Receiver<Work>,
+    pub(super) told: Told,
+    pub(super) config: StoreConfig,
+    pub(super) participants_max: usize,
+    pub(super) metrics: BridgeMetrics,
+}
+
+/// A connection that comes back.
+pub(super) struct Database {
+    options: PgConnectOptions,
+    conn: Option<PgConnection>,
+    retry: Range<Duration>,
+    wait: Duration,
+    metrics: BridgeMetrics,
+}
+
+impl Database {
+    pub(super) fn new(
+        options: PgConnectOptions,
+        config: &StoreConfig,
+        metrics: BridgeMetrics,
+    ) -> Self {
+        let retry = config.retry_min..config.retry_max;
+        Self {
+            options,
+            conn: None,
+            wait: retry.start,
+            retry,
+            metrics,
+        }
+    }
+
+    /// The connection, opened if there is none.
+    pub(super) async fn conn(&mut self) -> Result<&mut PgConnection, StoreError> {
+        if self.conn.is_none() {
+            self.conn = Some(messages::connect_writer(&self.options).await?);
+        }
+        Ok(self.conn.as_mut().expect("it was opened above"))
+    }
+
+    pub(super) fn worked(&mut self) {
+        self.wait = self.retry.start;
+    }
+
+    /// After a transient failure: waits, longer each time, and begins with a new connection.
+    pub(super) async fn retry_after(&mut self, error: &StoreError) {
+        tracing::warn!(
+            error = error as &dyn std::error::Error,
+            wait = ?self.wait,
+            "the store is away; publishes wait"
+        );
+        self.metrics.store_failures.inc();
+        self.conn = None;
+        tokio::time::sleep(self.wait).await;
+        self.wait = (self.wait * 2).min(self.retry.end);
+    }
+}
+
+impl Writer {
+    /// Works until every sender is gone and all is done, or until `hard` is cancelled.
+    pub(super) async fn run(mut self, hard: CancellationToken) {
+        let work = async {
+            while let Some(first) = self.queue.recv().await {
+                let gathered = self.gather(first);
+                self.perform(gathered).await;
+            }
+        };
+        // Cutting a commit off acknowledges nothing: whoever waits repeats it.
+        hard.run_until_cancelled(work).await;
+    }
+
+    /// All that waits, up to the bounds of one commit.
+    fn gather(&mut self, first: Work) -> Vec<Work> {
+        let mut bytes = size(&first);
+        let mut gathered = vec![first];
+        while gathered.len() < self.config.batch_messages_max.get()
+            && bytes < self.config.batch_bytes_max
+        {
+            let Ok(work) = self.queue.try_recv() else {
+                break;
+            };
+            bytes += size(&work);
+            gathered.push(work);
+        }
+        gathered
+    }
+
+    async fn perform(&mut self, gathered: Vec<Work>) {
+        let mut incoming = Vec::with_capacity(gathered.len());
+        for work in gathered {
+            match work {
+                Work::Append(message) => incoming.push(message),
+                other => {
+                    self.append(std::mem::take(&mut incoming)).await;
+                    self.perform_other(other).await;
+                }
+            }
+        }
+        self.append(incoming).await;
+    }
+
+    async fn perform_other(&mut self, work: Work) {
+        match work {
+            Work::Append(_) => {}
+            Work::Membership(request) => self.change_membership(request).await,
+            Work::Receipts {
+                conversation,
+                standings,
+            } => {
+                self.told
+                    .receipts(&mut self.database, conversation, standings)
+                    .await;
+            }
+            Work::Relay {
+                conversation,
+                from,
+                to,
+            } => {
+                self.told
+                    .relay(&mut self.database, conversation, from, to)
+                    .await;
+            }
+        }
+    }
+
+    async fn append(&mut self, incoming: Vec<Incoming>) {
+        if incoming.is_empty() {
+            return;
+        }
+        let batch = Batch::fold(incoming);
+        let (answers, is_uncertain) = self.commit(batch.messages()).await;
+        self.count(&batch, &answers);
+        let commits = batch.answer(&answers, is_uncertain);
+        self.told.commits(&mut self.database, commits).await;
+    }
+
+    /// Appends, however long the store is away. Returns the answers in order, and whether
+    /// an earlier attempt may have committed some of them.
+    async fn commit(&mut self, batch: &[NewMessage]) -> (Vec<Result<Appended, Refusal>>, bool) {
+        let mut answers = Vec::with_capacity(batch.len());
+        let mut parts = vec![batch];
+        let mut is_uncertain = false;
+        while let Some(part) = parts.pop() {
+            match self.try_commit(part).await {
+                Ok(appended) => {
+                    self.database.worked();
+                    answers.extend(appended.into_iter().map(Ok));
+                }
+                Err(error) if error.is_transient() => {
+                    is_uncertain = true;
+                    self.database.retry_after(&error).await;
+                    parts.push(part);
+                }
+                // One of them is the reason: halve until it stands alone.
+                Err(_) if part.len() > 1 => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
+                Err(error) => {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "a message cannot be stored"
+                    );
+                    answers.push(Err(Refusal::Unstorable));
+                }
+            }
+        }
+        (answers, is_uncertain)
+    }
+
+    /// One statement, so its own transaction: what it answers is committed.
+    async fn try_commit(&mut self, part: &[NewMessage]) -> Result<Vec<Appended>, StoreError> {
+        messages::append_batch(self.database.conn().await?, part).await
+    }
+
+    fn count(&self, batch: &Batch, answers: &[Result<Appended, Refusal>]) {
+        let now = Instant::now();
+        for at in batch.arrivals() {
+            self.metrics
+                .accept_seconds
+                .observe(now.duration_since(at).as_secs_f64());
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
+        self.metrics.batch_messages.observe(answers.len() as f64);
+        for (outcome, count) in outcomes(answers) {
+            if count > 0 {
+                self.metrics
+                    .publishes
+                    .get_or_create(&PublishLabels { outcome })
+                    .inc_by(count);
+            }
+        }
+    }
+}
+
+fn outcomes(answers: &[Result<Appended, Refusal>]) -> [(PublishOutcome, u64); 3] {
+    let (mut stored, mut repeated, mut refused) = (0, 0, 0);
+    for answer in answers {
+        match answer.as_ref().map(|appended| appended.outcome) {
+            Ok(Outcome::Stored { .. }) => stored += 1,
+            Ok(Outcome::Duplicate { .. }) => repeated += 1,
+            _ => refused += 1,
+        }
+    }
+    [
+        (PublishOutcome::Stored, stored),
+        (PublishOutcome::Duplicate, repeated),
+        (PublishOutcome::Refused, refused),
+    ]
+}
+
+fn size(work: &Work) -> usize {
+    match work {
+        Work::Append(incoming) => incoming.message.content.size(),
+        _ => 0,
+    }
+}
+
+/// What a sender is told of an answer of the store.
+pub(super) fn verdict(answer: &Result<Appended, Refusal>) -> Result<Accepted, Refusal> {
+    match answer.as_ref().map_err(|refusal| *refusal)?.outcome {
+        Outcome::Stored { sequence, .. } => Ok(Accepted {
+            sequence,
+            is_duplicate: false,
+        }),
+        Outcome::Duplicate { sequence } => Ok(Accepted {
+            sequence,
+            is_duplicate: true,
+        }),
+        Outcome::NoConversation => Err(Refusal::NoConversation),
+        Outcome::NotParticipant => Err(Refusal::NotParticipant),
+    }
+}

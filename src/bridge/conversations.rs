@@ -1,1 +1,0 @@
-//! What users do with conversations, and who may.

@@ -1,0 +1,242 @@
+//! What a connected session is told: verdicts, commits, receipts, and that it must go.
+//!
+//! A mailbox is bounded without losing anything: past its bound, commits are kept as
+//! "behind from here to there", and the session reads the log.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+
+use super::{Accepted, Refusal};
+use crate::domain::{
+    ids::{ClientMessageId, ConversationId},
+    message::{NewMessage, SharedEntry},
+};
+
+/// Entries of one conversation that were committed; shared by all receivers.
+#[derive(Debug)]
+pub struct Notice {
+    pub conversation: ConversationId,
+    pub from: i64,
+    pub to: i64,
+    /// The newest of them, in order; perhaps none.
+    pub entries: Vec<SharedEntry>,
+}
+
+/// A participant's new standing, as JSON; shared by all receivers.
+#[derive(Debug)]
+pub struct ReceiptNotice {
+    pub conversation: ConversationId,
+    pub payload: Bytes,
+}
+
+/// A message that was not accepted, named so that its sender knows which.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedMessage {
+    pub refusal: Refusal,
+    pub conversation: ConversationId,
+    pub id: ClientMessageId,
+}
+
+/// Something a connected session must know.
+#[derive(Debug)]
+pub enum Event {
+    /// What became of a publish.
+    Verdict {
+        ticket: u64,
+        verdict: Result<Accepted, Box<RefusedMessage>>,
+    },
+    /// What became of a report on `c/{cid}/receipts`: whether it was stored.
+    Reported {
+        ticket: u64,
+        result: Result<(), Refusal>,
+    },
+    /// Of a commit, the part that this user may see.
+    Commit {
+        notice: Arc<Notice>,
+        from: i64,
+        to: i64,
+    },
+    /// Commits that did not fit: read the log.
+    Behind {
+        conversation: ConversationId,
+        from: i64,
+        to: i64,
+    },
+    Receipt(Arc<ReceiptNotice>),
+    /// Another connection of the same device has taken the session.
+    TakenOver,
+    /// The server stops.
+    Shutdown,
+}
+
+/// The events of one connected session. Empty, it owns no memory.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    state: Mutex<State>,
+    waker: AtomicWaker,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    events: Vec<Event>,
+    /// How many of them are commits or receipts, which a session does not ask for.
+    unasked: usize,
+    /// Commits past the bound; at most one range for each conversation of the user.
+    behind: Vec<(ConversationId, i64, i64)>,
+}
+
+/// Commits and receipts that wait for one session.
+const UNASKED_MAX: usize = 512;
+
+impl Mailbox {
+    /// Leaves an event that the session waits for. There are no more of them than it has
+    /// publishes in flight.
+    pub fn tell(&self, event: Event) {
+        self.change(|state| state.events.push(event));
+    }
+
+    /// Leaves a commit, of which `from..=to` is for this user.
+    pub(super) fn notice(&self, notice: &Arc<Notice>, from: i64, to: i64) {
+        self.change(|state| {
+            let conversation = notice.conversation;
+            let late = state.behind.iter_mut().find(|(id, ..)| *id == conversation);
+            if let Some((_, _, end)) = late {
+                *end = to.max(*end);
+            } else if state.unasked >= UNASKED_MAX {
+                state.behind.push((conversation, from, to));
+            } else {
+                state.unasked += 1;
+                state.events.push(Event::Commit {
+                    notice: notice.clone(),
+                    from,
+                    to,
+                });
+            }
+        });
+    }
+
+    /// Leaves a receipt; false if there is no room, and a later one must say it.
+    pub(super) fn receipt(&self, receipt: &Arc<ReceiptNotice>) -> bool {
+        self.change(|state| {
+            let has_room = state.unasked < UNASKED_MAX;
+            if has_room {
+                state.unasked += 1;
+                state.events.push(Event::Receipt(receipt.clone()));
+            }
+            has_room
+        })
+    }
+
+    /// Takes all events, oldest first, or wakes the task when there are some.
+    pub fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Vec<Event>> {
+        // Registered before looking: an event that comes in between wakes us.
+        self.waker.register(cx.waker());
+        let mut state = self.lock();
+        if state.events.is_empty() {
+            return Poll::Pending;
+        }
+        state.unasked = 0;
+        let mut events = std::mem::take(&mut state.events);
+        let behind = std::mem::take(&mut state.behind);
+        drop(state);
+        events.extend(
+            behind
+                .into_iter()
+                .map(|(conversation, from, to)| Event::Behind {
+                    conversation,
+                    from,
+                    to,
+                }),
+        );
+        Poll::Ready(events)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let was_empty = state.events.is_empty();
+        let result = change(&mut state);
+        let must_wake = was_empty && !state.events.is_empty();
+        drop(state);
+        if must_wake {
+            self.waker.wake();
+        }
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who waits for the verdict on a message.
+#[derive(Debug)]
+pub enum Reply {
+    Session { mailbox: Arc<Mailbox>, ticket: u64 },
+    Request(tokio::sync::oneshot::Sender<Result<Accepted, Refusal>>),
+}
+
+impl Reply {
+    pub(super) fn send(self, message: &NewMessage, verdict: Result<Accepted, Refusal>) {
+        match self {
+            Self::Session { mailbox, ticket } => {
+                let verdict = verdict.map_err(|refusal| {
+                    let (conversation, id) = (message.conversation, message.content.id.clone());
+                    Box::new(RefusedMessage {
+                        refusal,
+                        conversation,
+                        id,
+                    })
+                });
+                mailbox.tell(Event::Verdict { ticket, verdict });
+            }
+            // Whoever asked may have gone; the message is stored all the same.
+            Self::Request(request) => drop(request.send(verdict)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    fn notice(from: i64, to: i64) -> Arc<Notice> {
+        let conversation = ConversationId(uuid::Uuid::from_u128(1));
+        Arc::new(Notice {
+            conversation,
+            from,
+            to,
+            entries: Vec::new(),
+        })
+    }
+
+    fn take(mailbox: &Mailbox) -> Vec<Event> {
+        let mut cx = Context::from_waker(Waker::noop());
+        match mailbox.poll_take(&mut cx) {
+            Poll::Ready(events) => events,
+            Poll::Pending => Vec::new(),
+        }
+    }
+
+    /// Goal: a session that does not look loses no commit, and its mailbox does not grow.
+    #[test]
+    fn past_its_bound_a_mailbox_remembers_the_range() {
+        let mailbox = Mailbox::default();
+        let last = i64::try_from(UNASKED_MAX).unwrap() + 100;
+        (1..=last).for_each(|number| mailbox.notice(&notice(number, number), number, number));
+        let events = take(&mailbox);
+        assert_eq!(events.len(), UNASKED_MAX + 1);
+        let first_missing = i64::try_from(UNASKED_MAX).unwrap() + 1;
+        assert!(matches!(
+            events.last(),
+            Some(Event::Behind { from, to, .. }) if *from == first_missing && *to == last
+        ));
+        assert!(take(&mailbox).is_empty());
+    }
+}

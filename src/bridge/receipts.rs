@@ -1,0 +1,319 @@
+//! Acknowledgements become cursors and receipts.
+//!
+//! Positions gather in memory and are written together, about every second, at once when
+//! somebody waits. Losing them repeats deliveries; it never skips one: cursors only rise.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use hashbrown::HashMap;
+use sqlx::PgPool;
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Refusal,
+    mailbox::{Event, Mailbox},
+};
+use crate::{
+    domain::{
+        ids::{ConversationId, DeviceId, UserId},
+        message::{Position, Sequence},
+        receipt::Report,
+    },
+    store::{
+        StoreError,
+        cursors::{self, Moved, Settled},
+        sessions,
+    },
+    telemetry::metrics::BridgeMetrics,
+};
+
+/// Whose position: a device's cursor, or what a user says without one.
+type Key = (UserId, Option<DeviceId>, ConversationId);
+
+/// Packet ids in flight, as the store keeps them; 0 is acknowledged and not settled.
+pub type Inflight = Vec<(u16, Position)>;
+
+/// Positions on their way to the store.
+#[derive(Debug)]
+pub struct Receipts {
+    gathered: Mutex<Gathered>,
+    is_urgent: Notify,
+    positions_max: usize,
+    metrics: BridgeMetrics,
+}
+
+#[derive(Debug, Default)]
+struct Gathered {
+    positions: HashMap<Key, Reached>,
+    inflight: HashMap<DeviceId, (i64, Inflight)>,
+    waiting: Vec<Waiting>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Reached {
+    delivered: i64,
+    read: i64,
+}
+
+impl Reached {
+    fn raise(&mut self, other: Self) {
+        self.delivered = self.delivered.max(other.delivered);
+        self.read = self.read.max(other.read);
+    }
+}
+
+/// Who waits until what was gathered is stored.
+#[derive(Debug)]
+enum Waiting {
+    /// A connection that ends, so that the next one finds its cursors.
+    Flush(oneshot::Sender<()>),
+    /// A report that is answered.
+    Report {
+        user: UserId,
+        conversation: ConversationId,
+        reply: ReportReply,
+    },
+}
+
+/// Where the answer to a report goes.
+#[derive(Debug)]
+pub enum ReportReply {
+    Session { mailbox: Arc<Mailbox>, ticket: u64 },
+    Request(oneshot::Sender<Result<(), Refusal>>),
+}
+
+impl ReportReply {
+    fn send(self, result: Result<(), Refusal>) {
+        match self {
+            Self::Session { mailbox, ticket } => mailbox.tell(Event::Reported { ticket, result }),
+            // Whoever asked may have gone; the position is stored all the same.
+            Self::Request(request) => drop(request.send(result)),
+        }
+    }
+}
+
+impl Receipts {
+    pub(super) fn new(positions_max: usize, metrics: BridgeMetrics) -> Self {
+        let (gathered, is_urgent) = (Mutex::default(), Notify::new());
+        Self {
+            gathered,
+            is_urgent,
+            positions_max,
+            metrics,
+        }
+    }
+
+    /// A device has acknowledged these, in order. Without a `device` only the user's own
+    /// position moves: its session ends with the connection.
+    pub fn settled(&self, user: UserId, device: Option<DeviceId>, positions: &[Position]) {
+        let mut gathered = self.lock();
+        for position in positions {
+            let delivered = position.sequence.get();
+            let reached = Reached { delivered, read: 0 };
+            self.gather(
+                &mut gathered,
+                (user, device, position.conversation),
+                reached,
+            );
+        }
+    }
+
+    /// What a connected device has in flight, should the process die.
+    pub fn remember(&self, device: DeviceId, generation: i64, inflight: Inflight) {
+        self.lock().inflight.insert(device, (generation, inflight));
+    }
+
+    /// A user says how far they have got; the answer comes when it is stored.
+    pub fn report(
+        &self,
+        user: UserId,
+        conversation: ConversationId,
+        report: Report,
+        reply: ReportReply,
+    ) {
+        let reached = Reached {
+            delivered: report.delivered.map_or(0, Sequence::get),
+            read: report.read.map_or(0, Sequence::get),
+        };
+        let mut gathered = self.lock();
+        self.gather(&mut gathered, (user, None, conversation), reached);
+        gathered.waiting.push(Waiting::Report {
+            user,
+            conversation,
+            reply,
+        });
+        drop(gathered);
+        self.is_urgent.notify_one();
+    }
+
+    /// Waits until all that was gathered before is stored.
+    pub async fn flushed(&self) {
+        let (done, is_done) = oneshot::channel();
+        self.lock().waiting.push(Waiting::Flush(done));
+        self.is_urgent.notify_one();
+        // An error means that the process stops without the store: nothing more to wait for.
+        drop(is_done.await);
+    }
+
+    /// Writes what gathers until `stop` is cancelled, and once more then. `told` is given
+    /// the standings that rose.
+    pub(super) async fn run<F, R>(
+        &self,
+        pool: PgPool,
+        interval: Duration,
+        stop: CancellationToken,
+        mut told: F,
+    ) where
+        F: FnMut(Vec<Moved>) -> R,
+        R: Future<Output = ()>,
+    {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = self.is_urgent.notified() => {}
+                () = tokio::time::sleep(interval) => {}
+            }
+            let is_last = stop.is_cancelled();
+            match self.flush(&pool).await {
+                Ok(moved) => told(moved).await,
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "positions are kept until the store is back"
+                    );
+                    self.metrics.store_failures.inc();
+                    if !is_last {
+                        tokio::time::sleep(interval).await;
+                    }
+                }
+            }
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    async fn flush(&self, pool: &PgPool) -> Result<Vec<Moved>, StoreError> {
+        let gathered = std::mem::take(&mut *self.lock());
+        match write(pool, &gathered).await {
+            Ok(written) => {
+                answer(gathered.waiting, &written.take_part);
+                Ok(written.moved)
+            }
+            Err(error) => {
+                self.put_back(gathered);
+                Err(error)
+            }
+        }
+    }
+
+    fn put_back(&self, older: Gathered) {
+        let mut gathered = self.lock();
+        for (key, reached) in older.positions {
+            self.gather(&mut gathered, key, reached);
+        }
+        for (device, inflight) in older.inflight {
+            gathered.inflight.entry(device).or_insert(inflight);
+        }
+        let newer = std::mem::replace(&mut gathered.waiting, older.waiting);
+        gathered.waiting.extend(newer);
+    }
+
+    fn gather(&self, gathered: &mut Gathered, key: Key, reached: Reached) {
+        let count = gathered.positions.len();
+        if let Some(known) = gathered.positions.get_mut(&key) {
+            known.raise(reached);
+        } else if count < self.positions_max.saturating_mul(10) {
+            gathered.positions.insert(key, reached);
+            if count == self.positions_max {
+                self.is_urgent.notify_one();
+            }
+        } else {
+            // The store has been away for long. What is not kept is delivered again.
+            self.metrics.positions_dropped.inc();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Gathered> {
+        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Written {
+    moved: Vec<Moved>,
+    /// For each report that waits, whether its user takes part.
+    take_part: Vec<bool>,
+}
+
+async fn write(pool: &PgPool, gathered: &Gathered) -> Result<Written, StoreError> {
+    let mut written = Written {
+        moved: Vec::new(),
+        take_part: Vec::new(),
+    };
+    let reports = reports(gathered);
+    if gathered.positions.is_empty() && gathered.inflight.is_empty() && reports.is_empty() {
+        return Ok(written);
+    }
+    let mut conn = pool.acquire().await?;
+    if !reports.is_empty() {
+        written.take_part = cursors::take_part(&mut conn, &reports).await?;
+    }
+    let settled: Vec<_> = gathered
+        .positions
+        .iter()
+        .map(|(key, reached)| row(*key, *reached))
+        .collect();
+    if !settled.is_empty() {
+        written.moved = cursors::settle(&mut conn, &settled).await?;
+    }
+    let inflight: Vec<_> = gathered
+        .inflight
+        .iter()
+        .map(|(device, (generation, inflight))| (*device, *generation, inflight.clone()))
+        .collect();
+    if !inflight.is_empty() {
+        sessions::save_inflight(&mut conn, &inflight).await?;
+    }
+    Ok(written)
+}
+
+fn row((user, device, conversation): Key, reached: Reached) -> Settled {
+    let some = |number: i64| (number > 0).then_some(number);
+    let (delivered, read) = (some(reached.delivered), some(reached.read));
+    Settled {
+        device,
+        user,
+        conversation,
+        delivered,
+        read,
+    }
+}
+
+fn reports(gathered: &Gathered) -> Vec<(UserId, ConversationId)> {
+    let reports = gathered.waiting.iter().filter_map(|waiting| match waiting {
+        Waiting::Report {
+            user, conversation, ..
+        } => Some((*user, *conversation)),
+        Waiting::Flush(_) => None,
+    });
+    reports.collect()
+}
+
+fn answer(waiting: Vec<Waiting>, take_part: &[bool]) {
+    let mut take_part = take_part.iter();
+    for waiting in waiting {
+        match waiting {
+            // Whoever waited may have gone.
+            Waiting::Flush(done) => drop(done.send(())),
+            Waiting::Report { reply, .. } => reply.send(match take_part.next() {
+                Some(true) => Ok(()),
+                _ => Err(Refusal::NotParticipant),
+            }),
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Puts the bridge together: writers, the flush of positions, the outbox relay.
+
+use std::{hash::RandomState, sync::Arc};
+
+use sqlx::{PgPool, postgres::PgConnectOptions};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Bridge, Inner, Writers,
+    accept::{Database, Work, Writer},
+    commits::Commits,
+    receipts::Receipts,
+    relay::Relay,
+    told::Told,
+    users::Users,
+};
+use crate::{
+    config::{MessageConfig, StoreConfig},
+    domain::receipt::Standing,
+    store::{StoreError, cursors::Moved, sessions},
+    telemetry::metrics::BridgeMetrics,
+};
+
+/// Expired sessions removed at once.
+const EXPIRED_MAX: i64 = 1_000;
+/// How many flush intervals lie between two looks for expired sessions.
+const EXPIRED_EVERY: u32 = 60;
+
+/// What the bridge is made of.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    pub pool: PgPool,
+    /// For the writers, which have their own connections.
+    pub options: PgConnectOptions,
+    pub store: StoreConfig,
+    pub message: MessageConfig,
+    pub metrics: BridgeMetrics,
+    /// The name of this process among the nodes of a cluster.
+    pub node: String,
+}
+
+/// What runs beside the bridge. Spawn each; they end in the order of their stop.
+pub struct Tasks {
+    writers: Vec<Writer>,
+    relay: Relay,
+    receipts: Arc<Receipts>,
+    queues: Writers,
+    pool: PgPool,
+    store: StoreConfig,
+}
+
+impl Bridge {
+    /// Builds the bridge and what must run beside it. Sessions that this node held when it
+    /// was killed count as disconnected from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store is away.
+    pub async fn open(parts: Parts) -> Result<(Self, Tasks), StoreError> {
+        let mut conn = parts.pool.acquire().await?;
+        sessions::disconnect_node(&mut conn, &parts.node).await?;
+        drop(conn);
+        let Parts {
+            pool,
+            options,
+            store,
+            message,
+            metrics,
+            node,
+        } = parts;
+        let commits = Arc::new(Commits::default());
+        let mut queues = Vec::new();
+        let mut writers = Vec::new();
+        for _ in 0..store.writers.get() {
+            let (sender, queue) = mpsc::channel(store.queue_messages_max.get());
+            queues.push(sender);
+            let receipts_max = message.receipts_participants_max;
+            writers.push(Writer {
+                database: Database::new(options.clone(), &store, metrics.clone()),
+                queue,
+                told: Told::new(commits.clone(), receipts_max, metrics.clone()),
+                config: store.clone(),
+                participants_max: message.participants_max,
+                metrics: metrics.clone(),
+            });
+        }
+        let queues = Writers {
+            queues: queues.into(),
+            hasher: RandomState::new(),
+        };
+        let receipts = Arc::new(Receipts::new(store.flush_positions_max, metrics));
+        let relay = Relay {
+            pool: pool.clone(),
+            writers: queues.clone(),
+            commits: commits.clone(),
+            interval: store.relay_interval,
+        };
+        let tasks = Tasks {
+            writers,
+            relay,
+            receipts: receipts.clone(),
+            queues: queues.clone(),
+            pool: pool.clone(),
+            store,
+        };
+        let bridge = Self(Arc::new(Inner {
+            pool,
+            writers: queues,
+            commits,
+            receipts,
+            users: Users::default(),
+            participants_max: message.participants_max,
+            node,
+        }));
+        Ok((bridge, tasks))
+    }
+}
+
+impl Tasks {
+    /// Hands every task to `spawn`. `stop` is cancelled when no device is connected any
+    /// more: the relay and the flush end, and with the last sender the writers.
+    /// `hard` ends the writers at once.
+    pub fn spawn(
+        self,
+        stop: &CancellationToken,
+        hard: &CancellationToken,
+        mut spawn: impl FnMut(&'static str, futures_util::future::BoxFuture<'static, ()>),
+    ) {
+        for writer in self.writers {
+            spawn("writer", Box::pin(writer.run(hard.clone())));
+        }
+        spawn("relay", Box::pin(self.relay.run(stop.clone())));
+        let (receipts, pool, interval) = (self.receipts, self.pool, self.store.flush_interval);
+        spawn(
+            "expired sessions",
+            Box::pin(remove_expired(
+                pool.clone(),
+                interval * EXPIRED_EVERY,
+                stop.clone(),
+            )),
+        );
+        let (queues, stop) = (self.queues, stop.clone());
+        spawn(
+            "receipts",
+            Box::pin(async move {
+                let told = |moved| announce(queues.clone(), moved);
+                receipts.run(pool, interval, stop, told).await;
+            }),
+        );
+    }
+}
+
+/// Receipts leave through the writer of their conversation, which knows the participants.
+async fn announce(queues: Writers, mut moved: Vec<Moved>) {
+    moved.sort_unstable_by_key(|moved| moved.conversation);
+    for moved in moved.chunk_by(|one, other| one.conversation == other.conversation) {
+        let conversation = moved[0].conversation;
+        let standings = moved
+            .iter()
+            .map(
+                |Moved {
+                     name,
+                     delivered,
+                     read,
+                     ..
+                 }| Standing {
+                    user: name.clone(),
+                    delivered: *delivered,
+                    read: *read,
+                },
+            )
+            .collect();
+        queues
+            .send(
+                conversation,
+                Work::Receipts {
+                    conversation,
+                    standings,
+                },
+            )
+            .await;
+    }
+}
+
+async fn remove_expired(pool: PgPool, interval: std::time::Duration, stop: CancellationToken) {
+    while stop
+        .run_until_cancelled(tokio::time::sleep(interval))
+        .await
+        .is_some()
+    {
+        let removed = async {
+            let mut conn = pool.acquire().await?;
+            sessions::remove_expired(&mut conn, EXPIRED_MAX).await
+        };
+        match removed.await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "sessions have expired"),
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "expired sessions stay"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! What a connection hands to the bridge, and what comes back.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::connection::Connection;
+use crate::{
+    bridge::{
+        QueueFull, Refusal,
+        mailbox::{Event, RefusedMessage, Reply},
+        receipts::ReportReply,
+    },
+    domain::{
+        ids::ConversationId,
+        message::{Content, NewMessage},
+        receipt::Report,
+        topic::PublishTopic,
+    },
+    mqtt::{
+        publishes::{Ticket, Verdict},
+        reason::ReasonCode,
+    },
+};
+
+/// One text for both, so that nobody learns which conversations exist.
+const NOT_YOURS: &str = "there is no such conversation, or you may not write to it";
+
+impl<S> Connection<S> {
+    /// Gives a publish to the bridge. The verdict comes through the mailbox.
+    pub(super) fn accept(
+        &mut self,
+        ticket: Ticket,
+        topic: PublishTopic,
+        payload: &Bytes,
+        now: Instant,
+    ) {
+        match topic {
+            PublishTopic::Send(conversation) => {
+                self.accept_message(ticket, conversation, payload, now)
+            }
+            PublishTopic::Receipts(conversation) => {
+                self.accept_report(ticket, conversation, payload)
+            }
+        }
+    }
+
+    fn accept_message(
+        &mut self,
+        ticket: Ticket,
+        conversation: ConversationId,
+        payload: &Bytes,
+        now: Instant,
+    ) {
+        let content = match Content::from_json(payload, self.shared.message_bytes_max) {
+            Ok(content) => content,
+            Err(error) => {
+                let topic = format!("c/{conversation}/send");
+                return self.refuse(
+                    ticket,
+                    ReasonCode::PAYLOAD_FORMAT_INVALID,
+                    &error,
+                    topic,
+                    None,
+                );
+            }
+        };
+        let message = NewMessage {
+            conversation,
+            sender: self.held.user,
+            sender_name: self.subject.clone(),
+            sender_device: Some(self.held.device),
+            content,
+        };
+        let reply = Reply::Session {
+            mailbox: self.mailbox.clone(),
+            ticket: ticket.0,
+        };
+        if let Err(QueueFull(message, reply)) = self.shared.bridge.try_publish(message, reply, now)
+        {
+            let bridge = self.shared.bridge.clone();
+            self.blocked = Some(Box::pin(
+                async move { bridge.publish(message, reply).await },
+            ));
+        }
+    }
+
+    fn accept_report(&mut self, ticket: Ticket, conversation: ConversationId, payload: &Bytes) {
+        let report = match serde_json::from_slice::<Report>(payload) {
+            Ok(report) => report,
+            Err(error) => {
+                let why = format!("not a receipt: {error}; send {{\"read\": 42}}");
+                let topic = format!("c/{conversation}/receipts");
+                return self.refuse(
+                    ticket,
+                    ReasonCode::PAYLOAD_FORMAT_INVALID,
+                    &why,
+                    topic,
+                    None,
+                );
+            }
+        };
+        let reply = ReportReply::Session {
+            mailbox: self.mailbox.clone(),
+            ticket: ticket.0,
+        };
+        self.shared
+            .bridge
+            .receipts()
+            .report(self.held.user, conversation, report, reply);
+    }
+
+    pub(super) fn handle_event(&mut self, event: Event) {
+        match event {
+            Event::Verdict {
+                ticket,
+                verdict: Ok(accepted),
+            } => {
+                self.session
+                    .handle_verdict(Ticket(ticket), Verdict::Committed(accepted.sequence));
+            }
+            Event::Verdict {
+                ticket,
+                verdict: Err(refused),
+            } => self.refused(Ticket(ticket), *refused),
+            Event::Reported {
+                ticket,
+                result: Ok(()),
+            } => {
+                self.session.handle_verdict(Ticket(ticket), Verdict::Done);
+            }
+            Event::Reported {
+                ticket,
+                result: Err(refusal),
+            } => {
+                let topic = "c/+/receipts".to_owned();
+                self.refuse_for(Ticket(ticket), refusal, topic, None);
+            }
+            Event::Commit { notice, from, to } => {
+                self.session
+                    .handle_notice(notice.conversation, from, to, &notice.entries);
+            }
+            Event::Behind {
+                conversation,
+                from,
+                to,
+            } => {
+                self.session.handle_notice(conversation, from, to, &[]);
+            }
+            Event::Receipt(receipt) => {
+                self.session
+                    .handle_receipt(receipt.conversation, &receipt.payload);
+            }
+            Event::TakenOver => {
+                let why = "another connection uses this client id";
+                self.session.close(ReasonCode::SESSION_TAKEN_OVER, why);
+            }
+            Event::Shutdown => {
+                let why = "the server is shutting down; connect again soon";
+                self.session.close(ReasonCode::SERVER_SHUTTING_DOWN, why);
+            }
+        }
+    }
+
+    fn refused(&mut self, ticket: Ticket, refused: RefusedMessage) {
+        let topic = format!("c/{}/send", refused.conversation);
+        let id = Some(refused.id.as_str().to_owned());
+        self.refuse_for(ticket, refused.refusal, topic, id);
+    }
+
+    fn refuse_for(&mut self, ticket: Ticket, refusal: Refusal, topic: String, id: Option<String>) {
+        match refusal {
+            Refusal::NoConversation | Refusal::NotParticipant => {
+                self.refuse(ticket, ReasonCode::NOT_AUTHORIZED, NOT_YOURS, topic, id);
+            }
+            Refusal::Unstorable => {
+                self.refuse(
+                    ticket,
+                    ReasonCode::IMPLEMENTATION_SPECIFIC,
+                    &refusal,
+                    topic,
+                    id,
+                );
+            }
+            // Not acknowledged: the process stops, and the device repeats it elsewhere.
+            Refusal::Unavailable => {}
+        }
+    }
+
+    fn refuse(
+        &mut self,
+        ticket: Ticket,
+        code: ReasonCode,
+        why: &(impl ToString + ?Sized),
+        topic: String,
+        message_id: Option<String>,
+    ) {
+        let why = why.to_string();
+        self.session.handle_verdict(
+            ticket,
+            Verdict::Refused {
+                code,
+                why,
+                message_id,
+                topic,
+            },
+        );
+    }
+}

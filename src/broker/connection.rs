@@ -1,0 +1,388 @@
+//! One task per connection: it drives the session until the connection ends.
+//!
+//! Nothing in here waits for a commit. The loop looks at everything that may have happened,
+//! hands it to the session, does what the session says, and sleeps when nothing is left.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use bytes::{Buf as _, BytesMut};
+use futures_util::future::BoxFuture;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    sync::OwnedSemaphorePermit,
+    time::Sleep,
+};
+
+use super::{
+    Broker, Shared,
+    handshake::{self, Opened},
+    hub::Place,
+    operations::{Completed, Operation, inflight},
+    reading::read_into,
+};
+use crate::{
+    bridge::{
+        mailbox::{Event, Mailbox},
+        sessions::Held,
+    },
+    domain::ids::Subject,
+    mqtt::{
+        codec::Decoder,
+        reason::ReasonCode,
+        session::{Action, Session},
+    },
+    telemetry::metrics::{ConnectLabels, ConnectOutcome, DisconnectCause, DisconnectLabels},
+};
+
+/// How long the last bytes of a connection may take.
+const FAREWELL: std::time::Duration = std::time::Duration::from_secs(5);
+/// Output up to this size is kept for the next packets of an active connection.
+const OUTPUT_KEPT_BYTES: usize = 4096;
+
+/// An open connection and the session it holds.
+pub(super) struct Connection<S> {
+    pub(super) shared: Arc<Shared>,
+    pub(super) stream: S,
+    pub(super) held: Held,
+    pub(super) subject: Subject,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) session: Session,
+    decoder: Decoder,
+    inbound: BytesMut,
+    /// What the session waits for: one at a time.
+    operation: Option<BoxFuture<'static, Completed>>,
+    pub(super) operations: VecDeque<Operation>,
+    /// A publish that found the queue of its writer full; nothing is read meanwhile.
+    pub(super) blocked: Option<BoxFuture<'static, ()>>,
+    timer: Pin<Box<Sleep>>,
+    /// Since when the device takes nothing of what waits for it.
+    stalled_since: Option<Instant>,
+    ended: Option<DisconnectCause>,
+}
+
+impl Broker {
+    /// Serves one connection from its first byte to its last.
+    pub(super) async fn serve<S>(self, mut stream: S, permit: OwnedSemaphorePermit)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let shared = self.0;
+        let connects = &shared.metrics.connects;
+        // Boxed: what only the handshake needs is freed after it.
+        let opened = match Box::pin(handshake::open(&shared, &mut stream)).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                let outcome = error.outcome();
+                connects.get_or_create(&ConnectLabels { outcome }).inc();
+                tracing::debug!(%error, "no session");
+                return;
+            }
+        };
+        let outcome = ConnectOutcome::Accepted;
+        connects.get_or_create(&ConnectLabels { outcome }).inc();
+        shared.metrics.connections.inc();
+        let (place, connection) = Connection::new(&shared, stream, opened);
+        let cause = connection.run().await;
+        shared.metrics.connections.dec();
+        shared
+            .metrics
+            .disconnects
+            .get_or_create(&DisconnectLabels { cause })
+            .inc();
+        drop(place);
+        drop(permit);
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    fn new<'a>(shared: &Arc<Shared>, stream: S, opened: Opened<'a>) -> (Place<'a>, Self) {
+        let Opened {
+            place,
+            held,
+            subject,
+            mailbox,
+            session,
+            decoder,
+            inbound,
+        } = opened;
+        tracing::debug!(user = %subject, device = held.device.0, "connected");
+        let connection = Self {
+            shared: shared.clone(),
+            stream,
+            held,
+            subject,
+            mailbox,
+            session,
+            decoder,
+            inbound,
+            operation: None,
+            operations: VecDeque::new(),
+            blocked: None,
+            timer: Box::pin(tokio::time::sleep(std::time::Duration::ZERO)),
+            stalled_since: None,
+            ended: None,
+        };
+        (place, connection)
+    }
+
+    async fn run(mut self) -> DisconnectCause {
+        let cause = poll_fn(|cx| self.poll_drive(cx)).await;
+        // What is still written has its own time, and nothing else waits for it.
+        let farewell = async {
+            self.stream.write_all_buf(self.session.output()).await?;
+            self.stream.shutdown().await
+        };
+        drop(tokio::time::timeout(FAREWELL, Box::pin(farewell)).await);
+        Box::pin(self.close()).await;
+        cause
+    }
+
+    /// Writes what a later connection must find.
+    async fn close(mut self) {
+        let bridge = &self.shared.bridge;
+        bridge.commits().unsubscribe(self.held.user, &self.mailbox);
+        self.settle();
+        let expiry_seconds = self.session.session_expiry_seconds();
+        let inflight = inflight(self.session.unsettled());
+        let bridge = &self.shared.bridge;
+        if let Err(error) = bridge
+            .close_session(self.held, expiry_seconds, &inflight)
+            .await
+        {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "a session is not closed in the store; its next connection does it"
+            );
+        }
+        tracing::debug!(user = %self.subject, device = self.held.device.0, "disconnected");
+    }
+
+    /// Does all that can be done now; ready when the connection has ended.
+    fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<DisconnectCause> {
+        loop {
+            let now = handshake::now().instant;
+            self.session.handle_timeout(now);
+            let mut has_moved = self.poll_mailbox(cx).is_ready();
+            has_moved |= self.poll_operation(cx).is_ready();
+            has_moved |= self.poll_blocked(cx).is_ready();
+            self.perform(now);
+            has_moved |= self.poll_read(cx, now).is_ready();
+            self.perform(now);
+            has_moved |= self.poll_write(cx, now).is_ready();
+            self.settle();
+            if let Some(cause) = self.ended.take() {
+                return Poll::Ready(cause);
+            }
+            if !has_moved && self.poll_timer(cx, now).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn poll_mailbox(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let events = ready!(self.mailbox.poll_take(cx));
+        for event in events {
+            self.handle_event(event);
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_operation(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.operation.is_none() {
+            let Some(operation) = self.operations.pop_front() else {
+                return Poll::Pending;
+            };
+            self.operation = Some(operation.start(self.shared.clone(), self.held));
+        }
+        let Some(operation) = &mut self.operation else {
+            return Poll::Pending;
+        };
+        let completed = ready!(operation.as_mut().poll(cx));
+        self.operation = None;
+        match completed {
+            Completed::Persisted { is_stored } => self.session.handle_persisted(is_stored),
+            Completed::Page {
+                conversation,
+                entries,
+            } => {
+                self.session.handle_page(conversation, entries);
+            }
+            Completed::TakenOver => self.handle_event(Event::TakenOver),
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(blocked) = &mut self.blocked else {
+            return Poll::Pending;
+        };
+        ready!(blocked.as_mut().poll(cx));
+        self.blocked = None;
+        Poll::Ready(())
+    }
+
+    /// Does what the session says, in order. A full queue stops it.
+    fn perform(&mut self, now: Instant) {
+        while self.blocked.is_none()
+            && let Some(action) = self.session.poll_action()
+        {
+            match action {
+                Action::Accept {
+                    ticket,
+                    topic,
+                    payload,
+                } => {
+                    self.accept(ticket, topic, &payload, now);
+                }
+                Action::Persist(change) => {
+                    let expiry_seconds = self.session.session_expiry_seconds();
+                    self.operations.push_back(Operation::Persist {
+                        change,
+                        expiry_seconds,
+                    });
+                }
+                Action::Read(page) => self.operations.push_back(Operation::Read(page)),
+                Action::Remember(unsettled) => {
+                    let Held {
+                        device, generation, ..
+                    } = self.held;
+                    let receipts = self.shared.bridge.receipts();
+                    receipts.remember(device, generation, inflight(unsettled));
+                }
+                Action::Close { reason } => self.end(cause(reason)),
+            }
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+        if self.blocked.is_some() || !self.session.can_read(now) {
+            return Poll::Pending;
+        }
+        let had_bytes = !self.inbound.is_empty();
+        if self.decode(now) && had_bytes {
+            return Poll::Ready(());
+        }
+        if self.blocked.is_some() || !self.session.can_read(now) {
+            return Poll::Pending;
+        }
+        match ready!(read_into(&mut self.stream, cx, &mut self.inbound)) {
+            Ok(0) | Err(_) => self.end(DisconnectCause::Network),
+            Ok(_) => {
+                self.decode(now);
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Hands packets to the session while it takes some. Whether there was one.
+    fn decode(&mut self, now: Instant) -> bool {
+        let mut has_packets = false;
+        while self.blocked.is_none() && self.session.can_read(now) && !self.inbound.is_empty() {
+            match self.decoder.decode(&mut self.inbound) {
+                Ok(Some(packet)) => {
+                    has_packets = true;
+                    self.session.handle_packet(packet, now);
+                    self.perform(now);
+                }
+                Ok(None) => break,
+                Err(error) => self.session.close(error.code, error.what),
+            }
+        }
+        if self.inbound.is_empty() {
+            self.inbound = BytesMut::new(); // an idle connection keeps no buffer
+        }
+        has_packets
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+        if self.session.output().is_empty() {
+            self.stalled_since = None;
+            // TLS and WebSocket may hold written bytes back; a failure shows at the next read.
+            let _: Poll<_> = Pin::new(&mut self.stream).poll_flush(cx);
+            return Poll::Pending;
+        }
+        let stalled_since = *self.stalled_since.get_or_insert(now);
+        let written = match Pin::new(&mut self.stream).poll_write(cx, self.session.output()) {
+            Poll::Ready(Ok(written)) if written > 0 => written,
+            Poll::Ready(_) => {
+                self.end(DisconnectCause::Network);
+                return Poll::Ready(());
+            }
+            Poll::Pending => {
+                if now >= stalled_since + self.shared.config.write_timeout {
+                    self.end(DisconnectCause::SlowReader);
+                    return Poll::Ready(());
+                }
+                return Poll::Pending;
+            }
+        };
+        self.stalled_since = None;
+        let out = self.session.output();
+        out.advance(written);
+        if out.is_empty() && out.capacity() > OUTPUT_KEPT_BYTES {
+            *out = BytesMut::new();
+        }
+        self.session.handle_written();
+        Poll::Ready(())
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+        let write = self
+            .stalled_since
+            .map(|since| since + self.shared.config.write_timeout);
+        let next = [self.session.poll_timeout(), write]
+            .into_iter()
+            .flatten()
+            .min();
+        let Some(next) = next else {
+            return Poll::Pending;
+        };
+        if next <= now {
+            return Poll::Ready(());
+        }
+        // A timer that rings too early is set again then; one that rings too late is not.
+        let is_late = self.timer.deadline().into_std() > next;
+        if is_late || self.timer.is_elapsed() {
+            self.timer.as_mut().reset(next.into());
+        }
+        self.timer.as_mut().poll(cx)
+    }
+
+    /// Cursors move with what the device has acknowledged, in order.
+    fn settle(&mut self) {
+        if let Some(settled) = self.session.poll_settled() {
+            self.shared.metrics.deliveries.inc_by(settled.len() as u64);
+            let device = self.session.is_persistent().then_some(self.held.device);
+            self.shared
+                .bridge
+                .receipts()
+                .settled(self.held.user, device, &settled);
+        }
+        let dropped = self.session.take_events_dropped();
+        if dropped > 0 {
+            self.shared.metrics.events_dropped.inc_by(dropped.into());
+        }
+    }
+
+    fn end(&mut self, cause: DisconnectCause) {
+        self.ended.get_or_insert(cause);
+    }
+}
+
+fn cause(reason: ReasonCode) -> DisconnectCause {
+    match reason {
+        ReasonCode::SUCCESS | ReasonCode::DISCONNECT_WITH_WILL => DisconnectCause::Client,
+        ReasonCode::KEEP_ALIVE_TIMEOUT => DisconnectCause::KeepAlive,
+        ReasonCode::SESSION_TAKEN_OVER => DisconnectCause::TakenOver,
+        ReasonCode::NOT_AUTHORIZED => DisconnectCause::TokenExpired,
+        ReasonCode::SERVER_SHUTTING_DOWN => DisconnectCause::Shutdown,
+        _ => DisconnectCause::Protocol,
+    }
+}

@@ -1,0 +1,148 @@
+//! What a session needs from the bridge and must wait for: one operation at a time.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use super::Shared;
+use crate::{
+    bridge::{
+        BridgeError,
+        receipts::Inflight,
+        sessions::{Held, Missed, Wanted},
+    },
+    domain::{
+        ids::ConversationId,
+        message::{Position, SharedEntry},
+    },
+    mqtt::{
+        packet::PacketId,
+        replay::{PageRequest, Pending},
+        session::SubscriptionChange,
+        subscriptions::Coverage,
+    },
+};
+
+/// Something to wait for.
+#[derive(Debug)]
+pub(super) enum Operation {
+    Persist {
+        change: SubscriptionChange,
+        expiry_seconds: u32,
+    },
+    Read(PageRequest),
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub(super) enum Completed {
+    Persisted {
+        is_stored: bool,
+    },
+    Page {
+        conversation: ConversationId,
+        entries: Option<Vec<SharedEntry>>,
+    },
+    /// Another node has taken the session.
+    TakenOver,
+}
+
+impl Operation {
+    /// Starts it. What the store refuses because it is away is reported, not repeated here:
+    /// the device, or the session, asks again.
+    pub(super) fn start(self, shared: Arc<Shared>, held: Held) -> BoxFuture<'static, Completed> {
+        Box::pin(async move {
+            match self {
+                Self::Persist {
+                    change,
+                    expiry_seconds,
+                } => persist(&shared, held, change, expiry_seconds).await,
+                Self::Read(page) => read(&shared, held, page).await,
+            }
+        })
+    }
+}
+
+async fn persist(
+    shared: &Shared,
+    held: Held,
+    change: SubscriptionChange,
+    expiry_seconds: u32,
+) -> Completed {
+    let subscriptions = serde_json::to_value(&change.subscriptions).unwrap_or_default();
+    let (before, after) = (wanted(&change.before), wanted(&change.after));
+    let stored = shared
+        .bridge
+        .persist_session(held, &subscriptions, expiry_seconds, &before, &after)
+        .await;
+    match stored {
+        Ok(()) => Completed::Persisted { is_stored: true },
+        Err(BridgeError::TakenOver) => Completed::TakenOver,
+        Err(error) => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "a subscription is not stored"
+            );
+            Completed::Persisted { is_stored: false }
+        }
+    }
+}
+
+async fn read(shared: &Shared, held: Held, page: PageRequest) -> Completed {
+    let PageRequest {
+        conversation,
+        after,
+        entries_max,
+    } = page;
+    match shared
+        .bridge
+        .log_after(held.user, conversation, after, entries_max)
+        .await
+    {
+        Ok(entries) => Completed::Page {
+            conversation,
+            entries: Some(entries),
+        },
+        Err(error) => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "a page of the log is not read"
+            );
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            Completed::Page {
+                conversation,
+                entries: None,
+            }
+        }
+    }
+}
+
+/// In the words of the bridge.
+pub(super) fn wanted(coverage: &Coverage) -> Wanted {
+    match coverage {
+        Coverage::All => None,
+        Coverage::Only(conversations) => Some(conversations.clone()),
+    }
+}
+
+/// In the words of the protocol core.
+pub(super) fn restore_pending(missed: Missed) -> Pending {
+    let Missed {
+        conversation,
+        cursor,
+        head,
+    } = missed;
+    Pending {
+        conversation,
+        cursor,
+        head,
+    }
+}
+
+/// In the words of the store: packet id 0 is acknowledged and not settled.
+pub(super) fn inflight(unsettled: Vec<(Position, Option<PacketId>)>) -> Inflight {
+    unsettled
+        .into_iter()
+        .map(|(position, packet_id)| (packet_id.map_or(0, PacketId::get), position))
+        .collect()
+}

@@ -1,0 +1,321 @@
+//! The state machine of one connected session.
+//!
+//! `handle_*` takes what comes in: packets, verdicts, commit notices, pages of the log, the
+//! passing of time. `poll_*` says what must go out: bytes, actions for the bridge, the next
+//! moment to look again. It never waits. A driver that wakes up calls
+//! [`Session::handle_timeout`] first: it tells the time.
+//!
+//! ```text
+//!   PUBLISH ─▶ publishes ─▶ Action::Accept ─▶ verdict ─▶ PUBACK, in order
+//!   notice ─▶ replay ─▶ inflight ─▶ PUBLISH … PUBACK ─▶ settled, in order ─▶ cursor
+//! ```
+
+mod incoming;
+mod outgoing;
+mod timers;
+
+use std::{
+    collections::VecDeque,
+    num::{NonZeroU16, NonZeroU32},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+
+use super::{
+    alias::{AliasesIn, AliasesOut},
+    frame::{self, ConnAck},
+    inflight::Inflight,
+    packet::{Connect, PacketId, QoS, Subscribe, Unsubscribe, Version},
+    publishes::{Publishes, Ticket},
+    rate::Rate,
+    reason::ReasonCode,
+    replay::{PageRequest, Pending, Replay},
+    subscriptions::{Coverage, Subscriptions},
+};
+use crate::domain::{ids::DeviceId, message::Position, topic::PublishTopic};
+
+/// What the server grants every session; shared by all of them.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub keep_alive_max: Duration,
+    pub session_expiry_max: Duration,
+    pub inflight_max: NonZeroU16,
+    pub receive_max: NonZeroU16,
+    pub packet_bytes_max: u32,
+    pub topic_alias_max: u16,
+    pub topic_alias_out_max: u16,
+    pub subscriptions_max: usize,
+    /// Past this many bytes that the device has not read, nothing new is written.
+    pub outbound_bytes_max: usize,
+    pub backlog_entries_max: usize,
+    pub publishes_per_second: u32,
+    /// How long before the end of the token the device is warned.
+    pub expiry_warning: Duration,
+}
+
+/// What the session was before this connection, as the store remembers it.
+#[derive(Debug, Default)]
+pub struct Remembered {
+    pub is_present: bool,
+    pub subscriptions: Subscriptions,
+    /// Sent and not settled, oldest first; without a packet id if acknowledged already.
+    pub inflight: Vec<(Position, Option<PacketId>)>,
+    /// Where the device stands in conversations that have something for it.
+    pub pending: Vec<Pending>,
+}
+
+/// What the driver must do for the session.
+#[derive(Debug)]
+pub enum Action {
+    /// Give a publish to the bridge; answer with [`Session::handle_verdict`].
+    Accept {
+        ticket: Ticket,
+        topic: PublishTopic,
+        payload: Bytes,
+    },
+    /// Store changed subscriptions; answer with [`Session::handle_persisted`].
+    Persist(SubscriptionChange),
+    /// Read a page of the log; answer with [`Session::handle_page`].
+    Read(PageRequest),
+    /// Remember what is in flight, should the process die.
+    Remember(Vec<(Position, Option<PacketId>)>),
+    /// Write what is left and close the connection.
+    Close { reason: ReasonCode },
+}
+
+/// Subscriptions as they should be stored.
+#[derive(Debug)]
+pub struct SubscriptionChange {
+    pub subscriptions: Subscriptions,
+    /// Whose logs were covered before, and are now.
+    pub before: Coverage,
+    pub after: Coverage,
+}
+
+/// A SUBSCRIBE or UNSUBSCRIBE that waits for its turn.
+#[derive(Debug)]
+enum Control {
+    Subscribe(Subscribe),
+    Unsubscribe(Unsubscribe),
+}
+
+/// What to answer when the subscriptions are stored.
+#[derive(Debug)]
+enum Answer {
+    SubAck {
+        packet_id: PacketId,
+        codes: Vec<Result<QoS, ReasonCode>>,
+        before: Subscriptions,
+    },
+    UnsubAck {
+        packet_id: PacketId,
+        codes: Vec<ReasonCode>,
+    },
+}
+
+/// One connected session.
+#[derive(Debug)]
+pub struct Session {
+    version: Version,
+    device: DeviceId,
+    limits: Arc<Limits>,
+    packet_bytes_max: Option<NonZeroU32>,
+    wants_problem_information: bool,
+    session_expiry_seconds: u32,
+    keep_alive: Option<Duration>,
+    /// The last moment that the driver told.
+    clock: Instant,
+    last_heard: Instant,
+    token_expires: Option<Instant>,
+    was_warned: bool,
+    remember_at: Option<Instant>,
+    subscriptions: Subscriptions,
+    replay: Replay,
+    inflight: Inflight,
+    publishes: Publishes,
+    rate: Rate,
+    aliases_in: AliasesIn,
+    aliases_out: AliasesOut,
+    controls: VecDeque<Control>,
+    answer: Option<Box<Answer>>,
+    actions: VecDeque<Action>,
+    settled: Vec<Position>,
+    out: BytesMut,
+    is_closing: bool,
+    events_dropped: u32,
+}
+
+/// Who connected, as far as the session must know.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    pub device: DeviceId,
+    pub token_expires: Option<Instant>,
+}
+
+impl Session {
+    /// Opens a session for an accepted CONNECT and writes the CONNACK. `assigned_client_id`
+    /// is set if the server chose it. [MQTT-3.2.2-16]
+    #[must_use]
+    pub fn open(
+        connect: &Connect,
+        identity: Identity,
+        remembered: Remembered,
+        assigned_client_id: Option<String>,
+        limits: Arc<Limits>,
+        now: Instant,
+    ) -> Self {
+        let inflight_max = connect.receive_max.min(limits.inflight_max);
+        let keep_alive_seconds = keep_alive_seconds(connect, &limits);
+        let session_expiry_seconds = granted_expiry(connect, &limits);
+        let pending = remembered.pending;
+        let interrupted = still_pending(remembered.inflight, &pending);
+        let connack = ConnAck {
+            is_session_present: remembered.is_present,
+            session_expiry_seconds: (session_expiry_seconds != connect.session_expiry_seconds)
+                .then_some(session_expiry_seconds),
+            receive_max: limits.receive_max,
+            packet_bytes_max: limits.packet_bytes_max,
+            assigned_client_id,
+            topic_alias_max: limits.topic_alias_max,
+            server_keep_alive_seconds: (keep_alive_seconds != connect.keep_alive_seconds)
+                .then_some(keep_alive_seconds),
+        };
+        let mut session = Self {
+            version: connect.version,
+            device: identity.device,
+            packet_bytes_max: connect.packet_bytes_max,
+            wants_problem_information: connect.wants_problem_information,
+            session_expiry_seconds,
+            keep_alive: (keep_alive_seconds > 0)
+                .then(|| Duration::from_millis(u64::from(keep_alive_seconds) * 1500)),
+            clock: now,
+            last_heard: now,
+            token_expires: identity.token_expires,
+            was_warned: false,
+            remember_at: None,
+            subscriptions: remembered.subscriptions,
+            replay: Replay::new(limits.backlog_entries_max),
+            inflight: Inflight::new(inflight_max, interrupted),
+            publishes: Publishes::default(),
+            rate: Rate::new(limits.publishes_per_second, now),
+            aliases_in: AliasesIn::default(),
+            aliases_out: AliasesOut::new(connect.topic_alias_max.min(limits.topic_alias_out_max)),
+            controls: VecDeque::new(),
+            answer: None,
+            actions: VecDeque::new(),
+            settled: Vec::new(),
+            out: BytesMut::new(),
+            is_closing: false,
+            events_dropped: 0,
+            limits,
+        };
+        frame::write_connack(session.version, &connack, &mut session.out);
+        pending
+            .into_iter()
+            .for_each(|pending| session.replay.resume(pending));
+        session.pump();
+        session
+    }
+
+    /// How long the session outlives its connection, in seconds; 0 ends it with it.
+    #[must_use]
+    pub fn session_expiry_seconds(&self) -> u32 {
+        self.session_expiry_seconds
+    }
+
+    /// Whether the session is remembered by the store while it is connected.
+    #[must_use]
+    pub fn is_persistent(&self) -> bool {
+        self.session_expiry_seconds > 0
+    }
+
+    /// What the device receives.
+    #[must_use]
+    pub fn subscriptions(&self) -> &Subscriptions {
+        &self.subscriptions
+    }
+
+    /// What a later connection must know: see [`Remembered::inflight`].
+    #[must_use]
+    pub fn unsettled(&self) -> Vec<(Position, Option<PacketId>)> {
+        self.inflight.unsettled().collect()
+    }
+
+    /// Whether everything known to be for the device was sent and acknowledged.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.replay.is_caught_up() && self.inflight.is_empty() && self.publishes.is_empty()
+    }
+
+    /// Events that a slow reader did not get, since the last call.
+    pub fn take_events_dropped(&mut self) -> u32 {
+        std::mem::take(&mut self.events_dropped)
+    }
+
+    /// The next thing to do for the session.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// What the device has acknowledged in order since the last call, oldest first.
+    pub fn poll_settled(&mut self) -> Option<Vec<Position>> {
+        (!self.settled.is_empty()).then(|| std::mem::take(&mut self.settled))
+    }
+
+    /// The bytes to write. Take from the front what was written, then call
+    /// [`Session::handle_written`].
+    pub fn output(&mut self) -> &mut BytesMut {
+        &mut self.out
+    }
+
+    /// Ends the connection: tells the client why, as far as its MQTT can say it.
+    pub fn close(&mut self, reason: ReasonCode, why: &str) {
+        if !self.is_closing {
+            self.is_closing = true;
+            frame::write_disconnect(self.version, reason, why, &mut self.out);
+            self.actions.push_back(Action::Close { reason });
+        }
+    }
+
+    /// Whether the connection is about to end.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.is_closing
+    }
+}
+
+/// Seconds of silence the client may keep; 0 is any. MQTT 3.1.1 cannot be told another value.
+fn keep_alive_seconds(connect: &Connect, limits: &Limits) -> u16 {
+    let max = u16::try_from(limits.keep_alive_max.as_secs()).unwrap_or(u16::MAX);
+    match (connect.version, connect.keep_alive_seconds) {
+        (Version::V311, seconds) => seconds,
+        (Version::V5, 0) => max,
+        (Version::V5, seconds) => seconds.min(max),
+    }
+}
+
+/// How long the session of this CONNECT outlives its connection, in seconds.
+#[must_use]
+pub fn granted_expiry(connect: &Connect, limits: &Limits) -> u32 {
+    let max = u32::try_from(limits.session_expiry_max.as_secs()).unwrap_or(u32::MAX);
+    connect.session_expiry_seconds.min(max)
+}
+
+/// What is settled by now need not be sent again.
+fn still_pending(
+    inflight: Vec<(Position, Option<PacketId>)>,
+    pending: &[Pending],
+) -> Vec<(Position, Option<PacketId>)> {
+    let is_pending = |position: &Position| {
+        pending.iter().any(|pending| {
+            pending.conversation == position.conversation
+                && pending.cursor < position.sequence.get()
+        })
+    };
+    inflight
+        .into_iter()
+        .filter(|(position, _)| is_pending(position))
+        .collect()
+}

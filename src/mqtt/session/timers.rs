@@ -1,0 +1,78 @@
+//! What time does to a session.
+
+use std::time::{Duration, Instant};
+
+use super::{Action, Session};
+use crate::{domain::envelope::DeviceEvent, mqtt::reason::ReasonCode};
+
+/// How long a change of what is in flight waits before it is remembered.
+const REMEMBER_AFTER: Duration = Duration::from_secs(1);
+
+impl Session {
+    /// The next moment at which [`Session::handle_timeout`] has something to do.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let silent = self
+            .keep_alive
+            .map(|keep_alive| self.last_heard + keep_alive);
+        [silent, self.token_moment(), self.remember_at]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Looks at the clock.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.clock = now;
+        if self
+            .keep_alive
+            .is_some_and(|keep_alive| now >= self.last_heard + keep_alive)
+        {
+            // [MQTT-3.1.2-22]
+            self.close(
+                ReasonCode::KEEP_ALIVE_TIMEOUT,
+                "nothing was heard for too long",
+            );
+        }
+        if self.remember_at.is_some_and(|at| now >= at) {
+            self.remember_at = None;
+            self.actions.push_back(Action::Remember(self.unsettled()));
+        }
+        self.check_token(now);
+    }
+
+    fn check_token(&mut self, now: Instant) {
+        let Some(expires) = self.token_expires else {
+            return;
+        };
+        if now >= expires {
+            self.close(
+                ReasonCode::NOT_AUTHORIZED,
+                "the token has expired; connect with a new one",
+            );
+        } else if self.token_moment().is_some_and(|moment| now >= moment) {
+            self.was_warned = true;
+            let in_seconds = (expires - now).as_secs();
+            self.send_event(&DeviceEvent::TokenExpires { in_seconds });
+        }
+    }
+
+    fn token_moment(&self) -> Option<Instant> {
+        let expires = self.token_expires?;
+        if self.was_warned {
+            return Some(expires);
+        }
+        Some(
+            expires
+                .checked_sub(self.limits.expiry_warning)
+                .unwrap_or(expires),
+        )
+    }
+
+    /// Only a session that outlives its connection has something to remember.
+    pub(super) fn remember_soon(&mut self) {
+        if self.is_persistent() && self.remember_at.is_none() {
+            self.remember_at = Some(self.clock + REMEMBER_AFTER);
+        }
+    }
+}
