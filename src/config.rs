@@ -251,7 +251,11 @@ where
 
 /// A secret is shown as set or not set.
 fn redacted<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(if secret.expose_secret().is_empty() { "" } else { "(secret)" })
+    serializer.serialize_str(if secret.expose_secret().is_empty() {
+        ""
+    } else {
+        "(secret)"
+    })
 }
 
 #[cfg(test)]
