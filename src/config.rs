@@ -13,12 +13,12 @@ use std::{
 
 use config::{Config as Sources, ConfigError, Environment, File, FileFormat};
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 const DEFAULTS: &str = include_str!("../broker-config/default.toml");
 
 /// Every setting of the process. Built once at start and passed down in parts.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub data_dir: PathBuf,
@@ -34,7 +34,7 @@ pub struct Config {
 }
 
 /// The MQTT listener and the limits of a connection and a session.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct MqttConfig {
     pub listen: SocketAddr,
@@ -60,7 +60,7 @@ pub struct MqttConfig {
 }
 
 /// MQTT over TLS; off without an address.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsConfig {
     #[serde(deserialize_with = "empty_is_none")]
@@ -72,7 +72,7 @@ pub struct TlsConfig {
 }
 
 /// REST and WebSocket.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpConfig {
     pub listen: SocketAddr,
@@ -83,7 +83,7 @@ pub struct HttpConfig {
 }
 
 /// Whose tokens are believed.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuthConfig {
     #[serde(deserialize_with = "empty_is_none")]
@@ -99,7 +99,7 @@ pub struct AuthConfig {
 }
 
 /// Limits of messages and conversations.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct MessageConfig {
     pub bytes_max: usize,
@@ -108,10 +108,11 @@ pub struct MessageConfig {
 }
 
 /// Postgres, and how it is written to.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoreConfig {
     /// Secret, since it may hold a password: never logged. Empty means embedded.
+    #[serde(serialize_with = "redacted")]
     pub url: SecretString,
     pub connections_max: u32,
     #[serde(with = "humantime_serde")]
@@ -142,7 +143,7 @@ impl StoreConfig {
 }
 
 /// What is logged, and how.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogConfig {
     pub level: String,
@@ -150,7 +151,7 @@ pub struct LogConfig {
 }
 
 /// How a log line looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     Auto,
@@ -248,6 +249,15 @@ where
     }
 }
 
+/// A secret is shown as set or not set.
+fn redacted<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(if secret.expose_secret().is_empty() {
+        ""
+    } else {
+        "(secret)"
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -305,5 +315,8 @@ mod tests {
     fn a_database_url_is_never_printed() {
         let config = load(&[("HOMING__STORE__URL", "postgres://u:hunter2@h/d")]).unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));
+        let json = serde_json::to_value(&config).unwrap();
+        assert_eq!(json["store"]["url"], "(secret)");
+        assert_eq!(json["mqtt"]["keep_alive_max"], "30m");
     }
 }

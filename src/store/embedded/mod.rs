@@ -64,9 +64,7 @@ impl EmbeddedPostgres {
         let lock = DataDirLock::acquire(data_dir)?;
         let place = Place::find(data_dir)?;
         let has_cluster = place.has_cluster()?;
-        let major = has_cluster.then(|| initdb::major_of(&place)).transpose()?;
-        let cluster = major.map(|major| (place.pgdata.as_path(), major));
-        let binaries = Binaries::find(pg_bin_dir, cluster).await?;
+        let binaries = fitting(&place, pg_bin_dir).await?;
         place.prepare()?;
         initdb::remove_unfinished(&place);
         let password = initdb::password(&place)?;
@@ -130,4 +128,32 @@ impl EmbeddedPostgres {
         }
         self.status.send_modify(|status| status.pid = None);
     }
+}
+
+/// The version of the installed programs that would run the cluster of a data directory.
+/// Starts nothing and changes nothing.
+///
+/// # Errors
+///
+/// If there are none, or of another version than the cluster's.
+pub async fn installed(
+    data_dir: &Path,
+    pg_bin_dir: Option<&Path>,
+) -> Result<Version, EmbeddedError> {
+    let binaries = if data_dir.exists() {
+        fitting(&Place::find(data_dir)?, pg_bin_dir).await?
+    } else {
+        Binaries::find(pg_bin_dir, None).await?
+    };
+    Ok(binaries.version)
+}
+
+/// Programs of the cluster's version, or of any that is new enough before there is one.
+async fn fitting(place: &Place, pg_bin_dir: Option<&Path>) -> Result<Binaries, EmbeddedError> {
+    let major = place
+        .has_cluster()?
+        .then(|| initdb::major_of(place))
+        .transpose()?;
+    let cluster = major.map(|major| (place.pgdata.as_path(), major));
+    Binaries::find(pg_bin_dir, cluster).await
 }

@@ -1,0 +1,124 @@
+#!/usr/bin/env bash
+# From a fresh machine to a running broker: installs what is missing, builds, starts the
+# broker with its own Postgres in ./data, and shows the main job: alice sends, bob's two
+# devices receive, one that was away replays on return. The broker stays running.
+#
+#   HOMING__MQTT__LISTEN, HOMING__HTTP__LISTEN, HOMING__DATA_DIR   as for `homing serve`
+#   HOMING_RUN_PROFILE=dev   builds without optimisation (default: release)
+#   HOMING_RUN_ONCE=1        stops the broker at the end, if this run has started it
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/install.sh
+. scripts/install.sh
+
+profile=${HOMING_RUN_PROFILE:-release}
+data=${HOMING__DATA_DIR:-data}
+export HOMING__DATA_DIR=$data
+ready_seconds_max=120
+device_seconds_max=60
+pid=
+started=
+
+# running FIELD: of the broker that serves this data directory.
+running() { sed -n "s/.*\"$1\": *\"\{0,1\}\([^\",}]*\).*/\1/p" "$data/running.json"; }
+
+is_running() {
+    [ -e "$data/running.json" ] && pid=$(running pid) && [ -n "$pid" ] && [ -d "/proc/$pid" ]
+}
+
+start_broker() {
+    mkdir -p "$data"
+    : >"$data/homing.out"
+    # Its own session: it outlives this script and its terminal.
+    setsid "$homing" serve >"$data/homing.out" 2>>"$data/homing.log" </dev/null &
+    pid=$!
+    started=yes
+    for ((tenths = 0; tenths < ready_seconds_max * 10; tenths++)); do
+        if grep -q '^ready ' "$data/homing.out"; then return; fi
+        if ! kill -0 "$pid" 2>/dev/null; then break; fi
+        sleep 0.1
+    done
+    tail -n 20 "$data/homing.log" >&2
+    die "the broker did not start" "$homing doctor"
+}
+
+stop_broker() {
+    if [ -z "$started" ] || ! kill -0 "$pid" 2>/dev/null; then return; fi
+    kill "$pid"
+    wait "$pid" || die "the broker ended with $?" "see $data/homing.log"
+}
+
+# device NAME COUNT: bob's device receives COUNT messages, and goes away again.
+device() {
+    timeout "$device_seconds_max" "$homing" tail "$cid" --user bob --client-id "$1-$run" --count "$2" |
+        sed "s/^/    bob's $1 | /"
+}
+
+# send TEXT: alice's message; the answer comes when it is stored.
+send() { echo "    alice sends     | #$("$homing" send "$cid" "$1" --user alice) $1"; }
+
+show() {
+    cid=$("$homing" conversation create alice bob)
+    run=${cid: -4}
+    say "alice and bob talk in conversation $cid"
+    device phone 0
+    device laptop 0
+    echo "    bob's phone has been here once, and is away now; his laptop stays"
+    device laptop 2 &
+    local laptop=$!
+    send 'on my way'
+    send 'five minutes'
+    wait "$laptop"
+    say "bob's phone comes back, and replays what it missed"
+    device phone 2
+}
+
+# How to go on by hand, with any MQTT client.
+invite() {
+    local mqtt host port flags alice bob
+    mqtt=$(running mqtt)
+    host=${mqtt%:*}
+    port=${mqtt##*:}
+    flags="-h $host -p $port -q 1"
+    alice=$("$homing" token --user alice --ttl 7d)
+    bob=$("$homing" token --user bob --ttl 7d)
+    say "the broker is running (pid $pid); data in $data, log in $data/homing.log"
+    cat <<TEXT
+
+Try it. What bob sees, here and after every absence:
+
+  mosquitto_sub $flags -u bob -P $bob -i phone2 -c -t 'c/#'
+
+Alice writes; sent twice under one id, it is stored once:
+
+  mosquitto_pub $flags -u alice -P $alice -t c/$cid/send -m '{"id":"try-1","body":"hello"}'
+
+The same with homing itself:
+
+  $homing tail --data-dir $data --user bob --client-id phone2
+  $homing send --data-dir $data $cid hello --user alice
+
+Stop the broker: kill $pid
+TEXT
+}
+
+ensure_rust
+ensure_compiler
+ensure_postgres
+ensure_mosquitto_clients
+
+say "building ($profile; the first time takes some minutes)"
+SQLX_OFFLINE=true cargo build --quiet --locked --profile "$profile" --bin homing
+folder=$profile
+if [ "$profile" = dev ]; then folder=debug; fi
+homing=${CARGO_TARGET_DIR:-target}/$folder/homing
+
+if is_running; then
+    say "a broker is running already on $data (pid $pid)"
+else
+    say "starting the broker, with its own Postgres in $data"
+    if [ -n "${HOMING_RUN_ONCE:-}" ]; then trap stop_broker EXIT; fi
+    start_broker
+fi
+show
+if [ -z "${HOMING_RUN_ONCE:-}" ]; then invite; fi
