@@ -54,7 +54,12 @@ impl Running {
     ///
     /// If a part failed that the broker cannot do without.
     pub async fn stopped(self) -> Result<()> {
-        let Self { lifecycle, signals, record, .. } = self;
+        let Self {
+            lifecycle,
+            signals,
+            record,
+            ..
+        } = self;
         let result = tokio::select! {
             result = lifecycle.stopped() => result.map_err(Into::into),
             never = lifecycle.follow(signals) => match never {},
@@ -83,7 +88,14 @@ pub async fn start(config: Config) -> Result<Running> {
     match build(config, options, &lifecycle).await {
         Ok((addresses, record)) => {
             let Addresses { mqtt, http, mqtts } = addresses;
-            Ok(Running { mqtt, http, mqtts, lifecycle, signals, record })
+            Ok(Running {
+                mqtt,
+                http,
+                mqtts,
+                lifecycle,
+                signals,
+                record,
+            })
         }
         Err(error) => {
             // What was started stops in order; what matters is why.
@@ -110,7 +122,8 @@ async fn open_store(config: &Config, lifecycle: &Lifecycle) -> Result<PgConnectO
             .map_err(|error| anyhow!("store.url is no Postgres address: {error}"))?;
         return Ok(options.application_name("homing"));
     }
-    let postgres = EmbeddedPostgres::start(&config.data_dir, config.store.pg_bin_dir.as_deref()).await?;
+    let postgres =
+        EmbeddedPostgres::start(&config.data_dir, config.store.pg_bin_dir.as_deref()).await?;
     tracing::info!(version = %postgres.version(), "the embedded Postgres runs");
     let options = postgres.options();
     let token = lifecycle.foundation().clone();
@@ -133,7 +146,11 @@ async fn build(
     lifecycle: &Lifecycle,
 ) -> Result<(Addresses, Record)> {
     let store = &config.store;
-    let pool = store::open_pool(options.clone(), store.connections_max, store.acquire_timeout);
+    let pool = store::open_pool(
+        options.clone(),
+        store.connections_max,
+        store.acquire_timeout,
+    );
     store::migrate(&pool).await?;
     let mut registry = Registry::with_prefix("homing");
     let metrics = Metrics::register(&mut registry);
@@ -176,7 +193,13 @@ async fn build(
     let addresses = listen(&config, lifecycle, &broker, state).await?;
     readiness.begin();
     let record = Record::write(&config.data_dir, &addresses)?;
-    let edges = Edges { broker, connections, readiness, pool, bridge_stop };
+    let edges = Edges {
+        broker,
+        connections,
+        readiness,
+        pool,
+        bridge_stop,
+    };
     let soft = lifecycle.soft().clone();
     lifecycle.spawn("edges", edges.stop_after(soft));
     Ok((addresses, record))
@@ -191,14 +214,22 @@ async fn listen(
     let soft = lifecycle.soft();
     let mqtt = bind(config.mqtt.listen, "mqtt.listen").await?;
     let http = bind(config.http.listen, "http.listen").await?;
-    let mut addresses =
-        Addresses { mqtt: mqtt.local_addr()?, http: http.local_addr()?, mqtts: None };
+    let mut addresses = Addresses {
+        mqtt: mqtt.local_addr()?,
+        http: http.local_addr()?,
+        mqtts: None,
+    };
     if let Some(address) = config.tls.listen {
         let (settings, reload) = tls::open(config.tls.clone())?;
         let listener = bind(address, "tls.listen").await?;
         addresses.mqtts = Some(listener.local_addr()?);
         lifecycle.spawn("tls reload", reload.run(soft.clone()));
-        lifecycle.spawn("mqtts", broker.clone().listen(listener, Some(settings), soft.clone()));
+        lifecycle.spawn(
+            "mqtts",
+            broker
+                .clone()
+                .listen(listener, Some(settings), soft.clone()),
+        );
     }
     lifecycle.spawn("mqtt", broker.clone().listen(mqtt, None, soft.clone()));
     let router = api::router(state).merge(websocket::router(broker.clone()));

@@ -17,7 +17,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("mqtt", &["domain"]),
     ("store", &["domain"]),
     ("bridge", &["domain", "store", "config", "telemetry"]),
-    ("broker", &["domain", "mqtt", "bridge", "config", "telemetry"]),
+    (
+        "broker",
+        &["domain", "mqtt", "bridge", "config", "telemetry"],
+    ),
     ("api", &["domain", "store", "bridge", "config", "telemetry"]),
     ("client", &["domain"]),
 ];
@@ -52,12 +55,20 @@ fn modules_import_only_downwards() {
 fn only_the_store_speaks_sql() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     for file in rust_files(&source) {
-        let relative = file.strip_prefix(&source).unwrap().to_str().unwrap().to_owned();
+        let relative = file
+            .strip_prefix(&source)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned();
         let text = fs::read_to_string(&file).unwrap();
         let has_sql = ["query!(", "query_scalar!(", "query_as!(", "sqlx::query("]
             .iter()
             .any(|macro_name| text.contains(macro_name));
-        assert!(!has_sql || relative.starts_with("store"), "src/{relative} holds SQL");
+        assert!(
+            !has_sql || relative.starts_with("store"),
+            "src/{relative} holds SQL"
+        );
     }
 }
 
@@ -77,8 +88,11 @@ fn named_modules(text: &str) -> BTreeSet<String> {
             None => vec![rest],
         };
         for head in heads {
-            let word: String =
-                head.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let word: String = head
+                .trim_start()
+                .chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect();
             named.insert(word);
         }
     }
