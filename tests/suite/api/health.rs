@@ -37,7 +37,11 @@ async fn metrics_are_open_metrics(pool: PgPool) {
             .header("content-type")
             .starts_with("application/openmetrics-text")
     );
-    assert!(scraped.text.contains("bridge_accept_seconds_count 0"), "{}", scraped.text);
+    assert!(
+        scraped.text.contains("bridge_accept_seconds_count 0"),
+        "{}",
+        scraped.text
+    );
     assert!(scraped.text.ends_with("# EOF\n"), "{}", scraped.text);
 }
 
@@ -46,13 +50,22 @@ async fn metrics_are_open_metrics(pool: PgPool) {
 #[sqlx::test(migrator = "homing::store::MIGRATOR")]
 async fn without_a_store_requests_are_told_to_come_back(pool: PgPool) {
     let (link, port) = link(&pool.connect_options()).await;
-    let options = PgConnectOptions::clone(&pool.connect_options()).host("127.0.0.1").port(port);
+    let options = PgConnectOptions::clone(&pool.connect_options())
+        .host("127.0.0.1")
+        .port(port);
     let api = Api::start(open_pool(options, 2, Duration::from_millis(100))).await;
     api.readiness.begin();
-    let path = api.conversation("alice", json!({"participants": ["bob"]})).await;
+    let path = api
+        .conversation("alice", json!({"participants": ["bob"]}))
+        .await;
     drop(link);
 
-    for path in ["/readyz", &path, &format!("{path}/messages"), &format!("{path}/receipts")] {
+    for path in [
+        "/readyz",
+        &path,
+        &format!("{path}/messages"),
+        &format!("{path}/receipts"),
+    ] {
         let refused = api.get("alice", path).await;
         refused.assert_problem(503, "unavailable", "again");
         assert_eq!(refused.header("retry-after"), "1");

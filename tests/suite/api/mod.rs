@@ -56,7 +56,10 @@ impl Api {
         let config = Config::load(None, environment, Overrides::default()).unwrap();
         let readiness = Readiness::default();
         let mut registry = Registry::default();
-        let message = MessageConfig { participants_max: PARTICIPANTS_MAX, ..config.message };
+        let message = MessageConfig {
+            participants_max: PARTICIPANTS_MAX,
+            ..config.message
+        };
         let message_bytes_max = message.bytes_max;
         let parts = Parts {
             options: PgConnectOptions::clone(&pool.connect_options()),
