@@ -23,6 +23,7 @@ mod report;
 mod scenario;
 mod sender;
 mod target;
+mod text;
 mod tracker;
 mod traffic;
 mod window;

@@ -44,12 +44,11 @@ impl Receiver {
         let mut ticks = interval(TICK);
         let mut finished_at = None;
         loop {
+            // First what came together with the CONNACK or the SUBACK.
+            self.take_messages()?;
+            self.client.flush().await?;
             tokio::select! {
-                filled = self.client.fill() => {
-                    filled?;
-                    self.take_messages()?;
-                    self.client.flush().await?;
-                }
+                filled = self.client.fill() => filled?,
                 _ = ticks.tick() => {
                     let now = self.clock.now();
                     if let Some(expected) = finish.get() {
@@ -109,5 +108,83 @@ fn mark(publish: &Publish<'_>, topic: &str, run: Run) -> Option<payload::Mark> {
         payload::read(publish.payload, run)
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::{
+        payload::Template,
+        wire::{Login, Session},
+    };
+
+    const RUN: Run = *b"5f3a09c2";
+    const TOPIC: &str = "load/1";
+
+    /// A session that was away: its messages follow the CONNACK in one write.
+    fn backlog() -> Vec<u8> {
+        let mut bytes = vec![0x20, 2, 1, 0];
+        let mut template = Template::new(TOPIC, RUN, 10);
+        for (packet_id, number) in [(1, 0), (2, 1), (3, 2)] {
+            template.write(&mut bytes, packet_id, number, 0);
+        }
+        bytes
+    }
+
+    #[tokio::test]
+    async fn what_comes_with_the_connack_is_received_and_acknowledged() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(&backlog()).await.unwrap();
+            let (mut connect, mut pubacks) = ([0; 17], [0; 12]);
+            stream.read_exact(&mut connect).await.unwrap();
+            stream.read_exact(&mut pubacks).await.unwrap();
+            (stream, pubacks)
+        };
+        let device = async {
+            let login = Login {
+                client_id: "abc".into(),
+                username: None,
+                password: None,
+                keep_alive_seconds: 0,
+            };
+            let client = Client::connect(address, &login, Session::Persistent, 0)
+                .await
+                .unwrap();
+            let receiver = Receiver {
+                client,
+                topic: TOPIC.to_owned(),
+                run: RUN,
+                patience: 0,
+                clock: Clock::start(),
+                tracker: Tracker::default(),
+                outcome: Received::default(),
+            };
+            let finish = Finish::default();
+            finish.set(Some(3));
+            receiver.run(finish).await.unwrap()
+        };
+
+        let ((_stream, pubacks), received) = tokio::join!(server, device);
+
+        assert_eq!(
+            pubacks,
+            *b"\x40\x02\x00\x01\x40\x02\x00\x02\x40\x02\x00\x03"
+        );
+        assert_eq!(
+            received.tally,
+            Tally {
+                delivered: 3,
+                ..Tally::default()
+            }
+        );
     }
 }

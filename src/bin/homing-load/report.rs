@@ -1,6 +1,4 @@
-//! The figures of a run, for people and for scripts.
-
-use std::fmt::{self, Display, Formatter};
+//! The figures of a run, as one JSON object; [`crate::text`] shows them to people.
 
 use serde::Serialize;
 
@@ -47,7 +45,9 @@ pub(crate) struct Messages {
     pub(crate) reordered: u64,
     pub(crate) gaps: u64,
     pub(crate) misdelivered: u64,
-    pub(crate) acknowledged_per_second: f64,
+    /// Nothing if the sending was not what was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) acknowledged_per_second: Option<f64>,
     pub(crate) delivered_per_second: f64,
 }
 
@@ -174,113 +174,6 @@ impl Memory {
     }
 }
 
-impl Display for Report {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self {
-            scenario,
-            target,
-            run,
-            connections,
-            seconds,
-            ..
-        } = self;
-        writeln!(
-            f,
-            "{scenario} against {target}, run {run}: {connections} connections, {seconds:.3} s"
-        )?;
-        if let Some(messages) = &self.messages {
-            messages.fmt(f)?;
-        }
-        for Latency { of, quantiles } in &self.latencies {
-            writeln!(f, "  {of:<12} {quantiles}")?;
-        }
-        if let Some(cpu) = &self.cpu {
-            cpu.fmt(f)?;
-        }
-        if let Some(memory) = &self.memory {
-            memory.fmt(f)?;
-        }
-        for violation in &self.violations {
-            writeln!(f, "  WRONG        {violation}")?;
-        }
-        Ok(())
-    }
-}
-
-impl Display for Messages {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "  messages     {} sent, {} acknowledged ({:.0}/s), {} of {} delivered ({:.0}/s)",
-            self.sent,
-            self.acknowledged,
-            self.acknowledged_per_second,
-            self.delivered,
-            self.expected,
-            self.delivered_per_second
-        )?;
-        writeln!(
-            f,
-            "  faults       {} lost, {} doubled, {} reordered, {} gaps; {} repeated (allowed)",
-            self.lost, self.doubled, self.reordered, self.gaps, self.repeated
-        )?;
-        match &self.first_refusal {
-            Some(text) => writeln!(f, "  refused      {}, first: {text}", self.refused),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Display for Quantiles {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self {
-            p50_micros,
-            p90_micros,
-            p99_micros,
-            max_micros,
-            ..
-        } = self;
-        write!(
-            f,
-            "p50 {p50_micros:.0} µs, p90 {p90_micros:.0}, p99 {p99_micros:.0}, max {max_micros:.0}"
-        )
-    }
-}
-
-impl Display for Cpu {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let line = |f: &mut Formatter<'_>, of, cores: f64, each: Option<f64>| {
-            write!(f, "  {of:<12} {cores:.3} cores")?;
-            match each {
-                Some(micros) => writeln!(f, ", {micros:.1} µs per delivery"),
-                None => writeln!(f),
-            }
-        };
-        if let Some(cores) = self.server_cores {
-            line(f, "server CPU", cores, self.server_micros_per_delivery)?;
-        }
-        line(
-            f,
-            "own CPU",
-            self.generator_cores,
-            self.generator_micros_per_delivery,
-        )
-    }
-}
-
-impl Display for Memory {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "  resident     {:.0} bytes per connection (PSS {:.0}); {} kB before, {} kB after",
-            self.rss_bytes_per_connection,
-            self.pss_bytes_per_connection,
-            self.before.rss_bytes / 1024,
-            self.after.rss_bytes / 1024
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -296,7 +189,7 @@ mod tests {
         assert!(fine.violations().is_empty());
         let wrong = Messages {
             lost: 1,
-            sent: 2,
+            sent: 6,
             ..fine
         };
         assert_eq!(wrong.violations().len(), 2, "{:?}", wrong.violations());

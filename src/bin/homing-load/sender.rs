@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How often ends and stalls are noticed.
-pub(crate) const TICK: Duration = Duration::from_millis(250);
+pub(crate) const TICK: Duration = Duration::from_millis(500);
 /// One write takes at most about this much, however late a schedule runs.
 const WRITE_BYTES_MAX: usize = 64 * 1024;
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, rc::Rc};
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -165,16 +165,20 @@ impl Run {
     }
 }
 
-/// Does `one` for every number below `count`, some at a time, and keeps their order.
+/// Does `one` for every number below `count`, some at a time, in order.
+pub(crate) fn prepare_each<T, F: Future<Output = anyhow::Result<T>>>(
+    count: usize,
+    one: impl FnMut(usize) -> F,
+) -> impl Stream<Item = anyhow::Result<T>> {
+    stream::iter(0..count).map(one).buffered(SETUP_CONCURRENCY)
+}
+
+/// The same, and keeps what comes of it.
 pub(crate) async fn prepare<T, F: Future<Output = anyhow::Result<T>>>(
     count: usize,
     one: impl FnMut(usize) -> F,
 ) -> anyhow::Result<Vec<T>> {
-    stream::iter(0..count)
-        .map(one)
-        .buffered(SETUP_CONCURRENCY)
-        .try_collect()
-        .await
+    prepare_each(count, one).try_collect().await
 }
 
 /// Runs all groups to their end; the first connection that breaks ends everything.
@@ -228,16 +232,20 @@ impl Sums {
         self.last = self.last.max(received.last);
     }
 
-    /// Deliveries are not as old as their messages: the receivers were away.
+    /// The sending, and the age of what was sent, are not what a drain measures.
     pub(crate) fn write_drain_to(mut self, report: &mut Report) {
         self.delivery = Histogram::default();
         self.write_to(report);
+        if let Some(messages) = &mut report.messages {
+            messages.acknowledged_per_second = None;
+        }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a figure of a report")]
     pub(crate) fn write_to(mut self, report: &mut Report) {
         let per_second = |count: u64| count as f64 / report.seconds.max(1e-9);
-        self.messages.acknowledged_per_second = per_second(self.messages.acknowledged);
+        let acknowledged = per_second(self.messages.acknowledged);
+        self.messages.acknowledged_per_second = Some(acknowledged);
         self.messages.delivered_per_second = per_second(self.messages.delivered);
         report.violations.extend(self.messages.violations());
         report.messages = Some(self.messages);

@@ -1,7 +1,8 @@
 //! Connections that only exist: what they cost in memory and CPU.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
+use futures_util::TryStreamExt as _;
 use tokio::{
     task::JoinSet,
     time::{Instant, interval_at, sleep},
@@ -11,7 +12,7 @@ use crate::{
     args::Idle,
     client::{Client, ClientError},
     report::{Cpu, Memory, Report},
-    traffic::{Run, prepare},
+    traffic::{Run, prepare_each},
     wire::{self, Session},
 };
 
@@ -22,13 +23,12 @@ pub(crate) async fn run(run: &Run, args: &Idle) -> anyhow::Result<Report> {
     let count = usize::try_from(args.connections)?;
     let before = run.target.server.resident();
     let began = run.clock.now();
-    let clients = prepare(count, |number| connect(run, args, number)).await?;
-    let span = run.clock.now() - began;
     let mut connections = JoinSet::new();
-    let keep_alive = args.keep_alive;
-    for client in clients {
-        connections.spawn_local(hold(client, keep_alive));
+    let mut opening = pin!(prepare_each(count, |number| connect(run, args, number)));
+    while let Some(client) = opening.try_next().await? {
+        connections.spawn_local(hold(client, args.keep_alive));
     }
+    let span = run.clock.now() - began;
     sleep(SETTLE).await;
     let after = run.target.server.resident();
     let (cpu_before, watched_from) = (run.target.server.cpu(), run.clock.now());
