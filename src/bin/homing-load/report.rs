@@ -146,16 +146,17 @@ impl Cpu {
         deliveries: Option<u64>,
     ) -> Self {
         let has_server = !target.server.0.is_empty();
-        let seconds = crate::clock::seconds(span).max(1e-9);
+        let seconds = crate::clock::seconds(span);
+        let cores = |used: f64| if seconds > 0.0 { used / seconds } else { 0.0 };
         let per_delivery = |used: f64| {
             deliveries
                 .filter(|count| *count > 0)
                 .map(|count| used * 1e6 / count as f64)
         };
         Self {
-            server_cores: has_server.then_some(used.server / seconds),
+            server_cores: has_server.then(|| cores(used.server)),
             server_micros_per_delivery: per_delivery(used.server).filter(|_| has_server),
-            generator_cores: used.own / seconds,
+            generator_cores: cores(used.own),
             generator_micros_per_delivery: per_delivery(used.own),
         }
     }

@@ -55,7 +55,9 @@ pub(crate) async fn run(run: Rc<Run>, args: &Offline) -> anyhow::Result<Report> 
     for one in &returns {
         sums.add_received(&one.received);
         connacks.record(one.connack);
-        drains.record(one.received.last.saturating_sub(began));
+        if one.received.last > began {
+            drains.record(one.received.last - began);
+        }
     }
     let span = returns
         .iter()
