@@ -67,7 +67,7 @@ pub(crate) enum Scenario {
     Pairs(Pairs),
     /// One sender and many receivers in one conversation.
     Fanout(Fanout),
-    /// Many connections that do nothing: what do they cost?
+    /// Many connections that do nothing: what do they cost? Start the server afresh before it.
     Idle(Idle),
     /// Devices that were away come back at once and get what they missed.
     Offline(Offline),
