@@ -45,7 +45,7 @@ create table participants (
     primary key (conversation_id, user_id)
 ) with (fillfactor = 70);
 
--- Both columns, so that a look-up of one participant is as cheap by either index and a wrong
+-- Both columns, so that a look-up of one participant is good by either index, and a wrong
 -- estimate cannot make it read all conversations of a user. So with device_cursors.
 create index participants_user on participants (user_id, conversation_id);
 
@@ -194,6 +194,7 @@ begin
                     bodies, extras, ref_seqs) with ordinality
             as i (conversation_id, sender_id, sender_device, client_message_id, type, body, extra, ref_seq)
     ), judged as (
+        -- `limit 1` makes a look-up of each sub-query, whatever the planner knows of the tables.
         -- A repeat is answered first: whoever was removed since still learns that it is stored.
         select i.*, c.last_seq, c.last_ordinal, c.members_version, d.seq as first_seq, d.created_at as first_at,
             case when d.seq is not null then 1
@@ -202,17 +203,19 @@ begin
                  else 0 end::smallint as outcome
         from input i
         left join lateral (
-            select c.* from conversations c where c.conversation_id = i.conversation_id
+            select c.* from conversations c where c.conversation_id = i.conversation_id limit 1
         ) c on true
         left join lateral (
             select m.seq, m.created_at from messages m
             where m.conversation_id = i.conversation_id and m.sender_id = i.sender_id
               and m.client_message_id = i.client_message_id
+            limit 1
         ) d on true
         left join lateral (
             select p.user_id from participants p
             where p.conversation_id = i.conversation_id and p.user_id = i.sender_id
               and p.left_seq is null and p.role <> 'readonly'
+            limit 1
         ) p on true
     ), numbered as (
         select j.*, row_number() over (partition by j.outcome, j.conversation_id order by j.item) as place

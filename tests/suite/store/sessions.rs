@@ -14,7 +14,7 @@ use serde_json::json;
 use sqlx::{Connection, PgConnection, PgPool};
 use tokio::task::JoinSet;
 
-use super::{User, fill, group, sequence, user, writer};
+use super::{User, fill, group, sequence, server_process, until_blocked, user, writer};
 
 const HOUR: i64 = 3600;
 
@@ -237,17 +237,6 @@ async fn a_generation_is_not_given_twice_even_if_it_was_forgotten(pool: PgPool) 
     let mut forgotten = conn.begin().await.unwrap();
     let lost = open(&mut forgotten, &connect(alice.0)).await.unwrap();
     forgotten.rollback().await.unwrap();
-    // Whoever holds it goes on until somebody else connects, and no longer.
-    let held = persist(
-        &mut conn,
-        lost.device,
-        lost.generation,
-        &json!([]),
-        HOUR,
-        true,
-    )
-    .await;
-    assert!(held.unwrap());
     let next = open(&mut conn, &connect(alice.0)).await.unwrap();
 
     assert!(next.generation > lost.generation);
@@ -256,6 +245,50 @@ async fn a_generation_is_not_given_twice_even_if_it_was_forgotten(pool: PgPool) 
             .await
             .unwrap()
     );
+}
+
+/// The same crash, but nobody else has connected.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn whoever_was_forgotten_holds_the_session_until_somebody_else_connects(pool: PgPool) {
+    let mut conn = writer(&pool).await;
+    let alice = user(&mut conn, "alice").await;
+    session_away(&mut conn, &alice, HOUR).await;
+    let mut forgotten = conn.begin().await.unwrap();
+    let lost = open(&mut forgotten, &connect(alice.0)).await.unwrap();
+    forgotten.rollback().await.unwrap();
+
+    assert!(
+        close(&mut conn, lost.device, lost.generation, false, 0, &[])
+            .await
+            .unwrap()
+    );
+
+    assert_is_new(&open(&mut conn, &connect(alice.0)).await.unwrap());
+}
+
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn a_session_that_ends_meanwhile_is_not_resumed(pool: PgPool) {
+    let (mut one, mut two) = (writer(&pool).await, writer(&pool).await);
+    let process = server_process(&mut two).await;
+    let alice = user(&mut one, "alice").await;
+    session_away(&mut one, &alice, HOUR).await;
+    let Opened {
+        device, generation, ..
+    } = open(&mut one, &connect(alice.0)).await.unwrap();
+
+    let mut ending = one.begin().await.unwrap();
+    assert!(
+        close(&mut ending, device, generation, false, 0, &[])
+            .await
+            .unwrap()
+    );
+    let session = connect(alice.0);
+    let (opened, ()) = tokio::join!(open(&mut two, &session), async {
+        until_blocked(&pool, process).await;
+        ending.commit().await.unwrap();
+    });
+
+    assert_is_new(&opened.unwrap());
 }
 
 #[sqlx::test(migrator = "homing::store::MIGRATOR")]

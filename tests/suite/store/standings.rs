@@ -13,7 +13,7 @@ use homing::{
 use sqlx::{PgConnection, PgPool};
 use tokio::task::JoinSet;
 
-use super::{User, fill, group, user, writer};
+use super::{User, fill, group, server_process, until_blocked, user, writer};
 
 fn read(user: &User, conversation: ConversationId, to: i64) -> Settled {
     Settled {
@@ -216,5 +216,53 @@ async fn opposite_batches_do_not_deadlock(pool: PgPool) {
     for id in conversations {
         let standing = &standings(&mut conn, id).await.unwrap()[0];
         assert_eq!((standing.delivered, standing.read), (20, 20));
+    }
+}
+
+/// Two readers' reports come to the same three conversations from opposite ends, and meet at
+/// the one in the middle, which a third transaction holds.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn opposite_readings_do_not_deadlock(pool: PgPool) {
+    let (mut one, mut two) = (writer(&pool).await, writer(&pool).await);
+    let processes = [
+        server_process(&mut one).await,
+        server_process(&mut two).await,
+    ];
+    let alice = user(&mut one, "alice").await;
+    let mut conversations = Vec::new();
+    for _ in 0..3 {
+        let id = group(&mut one, &[&alice]).await;
+        fill(&mut one, id, &alice, 5).await;
+        conversations.push(id);
+    }
+    let forwards: Vec<_> = conversations
+        .iter()
+        .map(|id| read(&alice, *id, 3))
+        .collect();
+    let backwards: Vec<_> = conversations
+        .iter()
+        .rev()
+        .map(|id| read(&alice, *id, 4))
+        .collect();
+
+    let mut holder = pool.begin().await.unwrap();
+    settle(&mut holder, &[read(&alice, conversations[1], 1)])
+        .await
+        .unwrap();
+    let (first, second, ()) = tokio::join!(
+        settle(&mut one, &forwards),
+        settle(&mut two, &backwards),
+        async {
+            for process in processes {
+                until_blocked(&pool, process).await;
+            }
+            holder.commit().await.unwrap();
+        }
+    );
+
+    // Whichever came later moved all three to 4 in the end.
+    first.and(second).unwrap();
+    for id in conversations {
+        assert_eq!(standings(&mut one, id).await.unwrap()[0].read, 4);
     }
 }
