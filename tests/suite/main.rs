@@ -4,3 +4,4 @@
 
 mod api;
 mod embedded;
+mod store;
