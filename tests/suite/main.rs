@@ -5,3 +5,4 @@
 mod api;
 mod command_line;
 mod embedded;
+mod store;
