@@ -112,6 +112,7 @@ enum Answer {
     UnsubAck {
         packet_id: PacketId,
         codes: Vec<ReasonCode>,
+        after: Subscriptions,
     },
 }
 
