@@ -97,7 +97,10 @@ enum Operation {
     Persist(SubscriptionChange),
     Read(PageRequest),
     /// It has ended; the session does not know yet.
-    Persisted(bool),
+    Persisted {
+        is_stored: bool,
+        coverage: Coverage,
+    },
     Page(PageRequest, Option<Vec<SharedEntry>>),
 }
 
@@ -409,7 +412,15 @@ impl World {
             None => return,
             Some(Operation::Persist(change)) => {
                 let is_stored = !fails && self.persist(device, connection.generation, &change);
-                Operation::Persisted(is_stored)
+                let coverage = if is_stored {
+                    change.after
+                } else {
+                    change.before
+                };
+                Operation::Persisted {
+                    is_stored,
+                    coverage,
+                }
             }
             Some(Operation::Read(page)) => {
                 let log = self
@@ -421,7 +432,14 @@ impl World {
                 let entries = log.page(user, page.after, page.entries_max);
                 Operation::Page(page, (!fails).then_some(entries))
             }
-            Some(Operation::Persisted(is_stored)) => return session.handle_persisted(is_stored),
+            Some(Operation::Persisted {
+                is_stored,
+                coverage,
+            }) => {
+                // Noted here, since the session goes on with the next request at once.
+                connection.coverage = coverage;
+                return session.handle_persisted(is_stored);
+            }
             Some(Operation::Page(page, entries)) => {
                 return session.handle_page(page.conversation, entries);
             }
