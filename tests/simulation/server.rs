@@ -454,12 +454,15 @@ impl World {
         }
         stored.subscriptions = Some(serde_json::to_value(&change.subscriptions).unwrap());
         stored.cover(&self.log, user, &change.before, &change.after);
-        let promised = &mut self.watches[device].promised;
+        let Watch {
+            promised, floors, ..
+        } = &mut self.watches[device];
         for log in &self.log {
             if !covers(&change.after, log.id) {
                 promised.remove(&log.id);
             } else if !covers(&change.before, log.id) {
                 promised.insert(log.id, log.head());
+                floors.insert(log.id, log.head()); // where its cursor stands now
             }
         }
         true
