@@ -216,6 +216,12 @@ impl Tap {
         Ok(())
     }
 
+    /// A conversation is subscribed to anew: a late notice may repeat what was sent before.
+    pub(crate) fn begin(&mut self, id: ConversationId) {
+        self.last.remove(&id);
+        self.settled.remove(&id);
+    }
+
     /// The server has read a PUBACK.
     pub(crate) fn acknowledged(&mut self, packet_id: PacketId, watch: &mut Watch) {
         if let Some(place) = self.inflight.remove(&packet_id) {

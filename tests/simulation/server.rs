@@ -347,11 +347,15 @@ impl World {
         let (Some(session), Some(device)) = (&connection.session, connection.device) else {
             return;
         };
+        let Some(tap) = &mut connection.tap else {
+            return;
+        };
         let coverage = session.subscriptions().coverage();
         if coverage != connection.coverage {
             for log in &self.log {
                 if covers(&coverage, log.id) && !covers(&connection.coverage, log.id) {
                     self.watches[device].floors.insert(log.id, log.head());
+                    tap.begin(log.id);
                 }
             }
             connection.coverage = coverage;
