@@ -250,6 +250,19 @@ impl Tap {
                 format!("{:?}: {place_sent:?} as {packet_id} is forgotten", self.who)
             })?;
         }
+        for (position, packet_id) in unsettled {
+            let place = place(*position);
+            let is_owed = |id: &PacketId| {
+                self.inflight.get(id) == Some(&place)
+                    || self.interrupted.get(&place) == Some(&Some(*id))
+            };
+            ensure(packet_id.as_ref().is_none_or(is_owed), || {
+                format!(
+                    "{:?}: {place:?} is remembered and was acknowledged",
+                    self.who
+                )
+            })?;
+        }
         Ok(())
     }
 }
