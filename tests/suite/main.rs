@@ -4,5 +4,15 @@
 
 mod api;
 mod connect;
+mod deliver;
 mod embedded;
+mod faults;
 mod harness;
+mod limits;
+mod membership;
+mod outage;
+mod publish;
+mod receipts;
+mod sessions;
+mod tls;
+mod websocket;
