@@ -171,7 +171,8 @@ impl Session {
             codes,
             before: before.clone(),
         };
-        self.store_or_answer(&before, answer);
+        let after = self.subscriptions.clone();
+        self.store_or_answer(&before, after, answer);
     }
 
     fn grant(&self, request: &SubscribeRequest) -> Result<Filter, ReasonCode> {
@@ -187,35 +188,36 @@ impl Session {
         Ok(filter)
     }
 
+    /// What is not wanted any more counts until that is stored: should it fail, nothing
+    /// has been missed.
     fn unsubscribe(&mut self, unsubscribe: Unsubscribe) {
         let before = self.subscriptions.clone();
+        let mut after = before.clone();
         let codes = unsubscribe
             .filters
             .iter()
-            .map(|filter| match self.subscriptions.remove(filter) {
+            .map(|filter| match after.remove(filter) {
                 true => ReasonCode::SUCCESS,
                 false => ReasonCode::NO_SUBSCRIPTION_EXISTED,
             })
             .collect();
-        self.forget_uncovered();
-        self.store_or_answer(
-            &before,
-            Answer::UnsubAck {
-                packet_id: unsubscribe.packet_id,
-                codes,
-            },
-        );
+        let answer = Answer::UnsubAck {
+            packet_id: unsubscribe.packet_id,
+            codes,
+            after: after.clone(),
+        };
+        self.store_or_answer(&before, after, answer);
     }
 
-    fn store_or_answer(&mut self, before: &Subscriptions, answer: Answer) {
+    fn store_or_answer(&mut self, before: &Subscriptions, after: Subscriptions, answer: Answer) {
         self.answer = Some(Box::new(answer));
-        if self.subscriptions == *before || !self.is_persistent() {
+        if after == *before || !self.is_persistent() {
             return self.handle_persisted(true);
         }
         self.actions.push_back(Action::Persist(SubscriptionChange {
             before: before.coverage(),
-            after: self.subscriptions.coverage(),
-            subscriptions: self.subscriptions.clone(),
+            after: after.coverage(),
+            subscriptions: after,
         }));
     }
 
@@ -237,7 +239,21 @@ impl Session {
                 }
                 frame::write_suback(self.version, packet_id, &codes, &mut self.out);
             }
-            Answer::UnsubAck { packet_id, codes } => {
+            Answer::UnsubAck {
+                packet_id,
+                mut codes,
+                after,
+            } => {
+                if is_stored {
+                    self.subscriptions = after;
+                    self.forget_uncovered();
+                } else if self.version == Version::V311 {
+                    // An UNSUBACK of MQTT 3.1.1 cannot refuse.
+                    let why = "the store is away; unsubscribe again later";
+                    return self.close(ReasonCode::IMPLEMENTATION_SPECIFIC, why);
+                } else {
+                    codes.fill(ReasonCode::IMPLEMENTATION_SPECIFIC);
+                }
                 frame::write_unsuback(self.version, packet_id, &codes, &mut self.out);
             }
         }

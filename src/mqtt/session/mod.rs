@@ -112,6 +112,8 @@ enum Answer {
     UnsubAck {
         packet_id: PacketId,
         codes: Vec<ReasonCode>,
+        /// What stays subscribed.
+        after: Subscriptions,
     },
 }
 
