@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::BytesMut;
@@ -114,7 +114,13 @@ where
         }
     };
     decoder.set_packet_bytes_max(shared.config.packet_bytes_max);
-    match begin(shared, &connect).await {
+    // Whatever it waits for, an older connection or the store: there is an answer in time.
+    let begun = tokio::time::timeout(shared.config.connect_timeout, begin(shared, &connect));
+    let begun = begun.await.unwrap_or_else(|_| {
+        let why = "the server is busy; connect again later";
+        Err(Refuse::new(ReasonCode::SERVER_UNAVAILABLE, why))
+    });
+    match begun {
         Ok(begun) => {
             let Begun {
                 place,
@@ -239,7 +245,7 @@ async fn begin<'a>(shared: &'a Shared, connect: &Connect) -> Result<Begun<'a>, R
         device: held.device,
         token_expires: now
             .instant
-            .checked_add(identity_expires_in(&identity, now.unix)),
+            .checked_add(expires_in(&identity, shared.leeway, now.unix)),
     };
     let limits = shared.limits.clone();
     let session = Session::open(
@@ -260,8 +266,10 @@ async fn begin<'a>(shared: &'a Shared, connect: &Connect) -> Result<Begun<'a>, R
     })
 }
 
-fn identity_expires_in(identity: &Identity, now_unix: u64) -> std::time::Duration {
-    std::time::Duration::from_secs(identity.expires_at.saturating_sub(now_unix))
+/// A clock difference that is forgiven at CONNECT is forgiven afterwards too.
+fn expires_in(identity: &Identity, leeway: Duration, now_unix: u64) -> Duration {
+    let expires_at = identity.expires_at.saturating_add(leeway.as_secs());
+    Duration::from_secs(expires_at.saturating_sub(now_unix))
 }
 
 /// A mailbox hears of commits before the session is read, so that nothing falls between.
