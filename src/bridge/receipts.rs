@@ -4,7 +4,10 @@
 //! somebody waits. Losing them repeats deliveries; it never skips one: cursors only rise.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -42,6 +45,8 @@ pub type Inflight = Vec<(u16, Position)>;
 pub struct Receipts {
     gathered: Mutex<Gathered>,
     is_urgent: Notify,
+    /// Something was not written in time: sessions are not opened before it is.
+    is_behind: AtomicBool,
     positions_max: usize,
     metrics: BridgeMetrics,
 }
@@ -51,6 +56,8 @@ struct Gathered {
     positions: HashMap<Key, Reached>,
     inflight: HashMap<DeviceId, (i64, Inflight)>,
     waiting: Vec<Waiting>,
+    /// Some of it should have been written before.
+    is_late: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -102,6 +109,7 @@ impl Receipts {
         Self {
             gathered,
             is_urgent,
+            is_behind: AtomicBool::new(false),
             positions_max,
             metrics,
         }
@@ -125,6 +133,21 @@ impl Receipts {
     /// What a connected device has in flight, should the process die.
     pub fn remember(&self, device: DeviceId, generation: i64, inflight: Inflight) {
         self.lock().inflight.insert(device, (generation, inflight));
+    }
+
+    /// What a device had in flight when it left, which could not be written then.
+    pub(super) fn keep(&self, device: DeviceId, generation: i64, inflight: Inflight) {
+        let mut gathered = self.lock();
+        gathered.inflight.insert(device, (generation, inflight));
+        gathered.is_late = true;
+        self.is_behind.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits, after an outage, until what was gathered during it is stored.
+    pub(super) async fn caught_up(&self) {
+        if self.is_behind.load(Ordering::SeqCst) {
+            self.flushed().await;
+        }
     }
 
     /// A user says how far they have got; the answer comes when it is stored.
@@ -202,6 +225,9 @@ impl Receipts {
         let gathered = std::mem::take(&mut *self.lock());
         match write(pool, &gathered).await {
             Ok(written) => {
+                let later = self.lock();
+                self.is_behind.store(later.is_late, Ordering::SeqCst);
+                drop(later);
                 answer(gathered.waiting, &written.take_part);
                 Ok(written.moved)
             }
@@ -220,6 +246,8 @@ impl Receipts {
         for (device, inflight) in older.inflight {
             gathered.inflight.entry(device).or_insert(inflight);
         }
+        gathered.is_late = true;
+        self.is_behind.store(true, Ordering::SeqCst);
         let newer = std::mem::replace(&mut gathered.waiting, older.waiting);
         gathered.waiting.extend(newer);
     }

@@ -77,6 +77,9 @@ impl Bridge {
         &self,
         connecting: Connecting<'_>,
     ) -> Result<OpenedSession, BridgeError> {
+        tokio::time::timeout(self.patience(), self.receipts().caught_up())
+            .await
+            .map_err(|_| BridgeError::Unavailable)?;
         let mut conn = self.pool().acquire().await.map_err(StoreError::from)?;
         let Connecting {
             user,
@@ -138,13 +141,32 @@ impl Bridge {
     }
 
     /// Ends a connection: its session is kept if it has an expiry, and forgotten otherwise.
+    /// Does not wait for a store that is away: what is in flight is written when it is back.
     pub async fn close_session(
         &self,
         held: Held,
         expiry_seconds: u32,
         inflight: &Inflight,
     ) -> Result<(), BridgeError> {
-        self.receipts().flushed().await;
+        let close = async {
+            self.receipts().flushed().await;
+            self.try_close(held, expiry_seconds, inflight).await
+        };
+        let closed = tokio::time::timeout(self.patience(), close).await;
+        let closed = closed.unwrap_or(Err(BridgeError::Unavailable));
+        if closed.is_err() && expiry_seconds > 0 {
+            let receipts = self.receipts();
+            receipts.keep(held.device, held.generation, inflight.clone());
+        }
+        closed
+    }
+
+    async fn try_close(
+        &self,
+        held: Held,
+        expiry_seconds: u32,
+        inflight: &Inflight,
+    ) -> Result<(), BridgeError> {
         let mut conn = self.pool().acquire().await.map_err(StoreError::from)?;
         let Held {
             device, generation, ..
