@@ -72,7 +72,7 @@ async fn a_read_receipt_over_rest_reaches_devices(pool: PgPool) {
     let conversation = broker.conversation(&["alice", "bob"]).await;
     let mut phone = broker.device("alice", "phone").await;
     phone.say(&conversation, "hello").await;
-    phone.subscribe(&["c/#"]).await;
+    phone.subscribe(&["c/+/receipts"]).await;
     let path = format!("/{conversation}/receipts");
     let (status, body) = broker
         .rest(Method::PUT, "bob", &path, Some(json!({"read": 1})))
