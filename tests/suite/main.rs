@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod api;
+mod command_line;
 mod connect;
 mod deliver;
 mod embedded;
@@ -14,5 +15,6 @@ mod outage;
 mod publish;
 mod receipts;
 mod sessions;
+mod store;
 mod tls;
 mod websocket;
