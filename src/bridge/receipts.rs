@@ -4,7 +4,10 @@
 //! somebody waits. Losing them repeats deliveries; it never skips one: cursors only rise.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -45,6 +48,8 @@ const CLOSING_MAX: usize = 500;
 pub struct Receipts {
     gathered: Mutex<Gathered>,
     is_urgent: Notify,
+    /// Something was not written in time: sessions are not opened before it is.
+    is_behind: AtomicBool,
     positions_max: usize,
     metrics: BridgeMetrics,
 }
@@ -55,6 +60,8 @@ struct Gathered {
     inflight: HashMap<DeviceId, (i64, Inflight)>,
     closing: Vec<Closing>,
     waiting: Vec<Waiting>,
+    /// Some of it should have been written before.
+    is_late: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -74,7 +81,7 @@ impl Reached {
 #[derive(Debug)]
 enum Waiting {
     /// A connection that ends, so that the next one finds its session and its cursors.
-    Close(oneshot::Sender<()>),
+    Flush(oneshot::Sender<()>),
     /// A report that is answered.
     Report {
         user: UserId,
@@ -106,6 +113,7 @@ impl Receipts {
         Self {
             gathered,
             is_urgent,
+            is_behind: AtomicBool::new(false),
             positions_max,
             metrics,
         }
@@ -129,6 +137,19 @@ impl Receipts {
     /// What a connected device has in flight, should the process die.
     pub fn remember(&self, device: DeviceId, generation: i64, inflight: Inflight) {
         self.lock().inflight.insert(device, (generation, inflight));
+    }
+
+    /// A connection could not wait until its session was closed: the next ones must.
+    pub(super) fn fell_behind(&self) {
+        self.lock().is_late = true;
+        self.is_behind.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits, after an outage, until what was gathered during it is stored.
+    pub(super) async fn caught_up(&self) {
+        if self.is_behind.load(Ordering::SeqCst) {
+            self.flushed().await;
+        }
     }
 
     /// A user says how far they have got; the answer comes when it is stored.
@@ -156,13 +177,18 @@ impl Receipts {
 
     /// Closes a session, and waits until that and all that was gathered before is stored.
     pub(super) async fn close(&self, closing: Closing) {
-        let (done, is_done) = oneshot::channel();
         {
             let mut gathered = self.lock();
             gathered.inflight.remove(&closing.device);
             gathered.closing.push(closing);
-            gathered.waiting.push(Waiting::Close(done));
         }
+        self.flushed().await;
+    }
+
+    /// Waits until all that was gathered before is stored.
+    async fn flushed(&self) {
+        let (done, is_done) = oneshot::channel();
+        self.lock().waiting.push(Waiting::Flush(done));
         self.is_urgent.notify_one();
         // An error means that the process stops without the store: nothing more to wait for.
         drop(is_done.await);
@@ -211,6 +237,9 @@ impl Receipts {
         let gathered = std::mem::take(&mut *self.lock());
         match write(pool, &gathered).await {
             Ok(written) => {
+                let later = self.lock();
+                self.is_behind.store(later.is_late, Ordering::SeqCst);
+                drop(later);
                 answer(gathered.waiting, &written.take_part);
                 Ok(written.moved)
             }
@@ -231,6 +260,8 @@ impl Receipts {
         }
         let newer = std::mem::replace(&mut gathered.closing, older.closing);
         gathered.closing.extend(newer);
+        gathered.is_late = true;
+        self.is_behind.store(true, Ordering::SeqCst);
         let newer = std::mem::replace(&mut gathered.waiting, older.waiting);
         gathered.waiting.extend(newer);
     }
@@ -317,7 +348,7 @@ fn reports(gathered: &Gathered) -> Vec<(UserId, ConversationId)> {
         Waiting::Report {
             user, conversation, ..
         } => Some((*user, *conversation)),
-        Waiting::Close(_) => None,
+        Waiting::Flush(_) => None,
     });
     reports.collect()
 }
@@ -327,7 +358,7 @@ fn answer(waiting: Vec<Waiting>, take_part: &[bool]) {
     for waiting in waiting {
         match waiting {
             // Whoever waited may have gone.
-            Waiting::Close(done) => drop(done.send(())),
+            Waiting::Flush(done) => drop(done.send(())),
             Waiting::Report { reply, .. } => reply.send(match take_part.next() {
                 Some(true) => Ok(()),
                 _ => Err(Refusal::NotParticipant),

@@ -77,6 +77,9 @@ impl Bridge {
         &self,
         connecting: Connecting<'_>,
     ) -> Result<OpenedSession, BridgeError> {
+        tokio::time::timeout(self.patience(), self.receipts().caught_up())
+            .await
+            .map_err(|_| BridgeError::Unavailable)?;
         let mut conn = self.pool().acquire().await.map_err(StoreError::from)?;
         let Connecting {
             user,
@@ -139,19 +142,22 @@ impl Bridge {
 
     /// Ends a connection: its session is kept if it has an expiry, and forgotten otherwise.
     /// Its positions are written before. Many connections that end together share a write.
+    /// Does not wait for a store that is away: the write is done when it is back.
     pub async fn close_session(&self, held: Held, expiry_seconds: u32, inflight: Inflight) {
         let Held {
             device, generation, ..
         } = held;
-        let (keep, expiry_seconds) = (expiry_seconds > 0, i64::from(expiry_seconds));
         let closing = Closing {
             device,
             generation,
-            keep,
-            expiry_seconds,
+            keep: expiry_seconds > 0,
+            expiry_seconds: i64::from(expiry_seconds),
             inflight,
         };
-        self.receipts().close(closing).await;
+        let closed = self.receipts().close(closing);
+        if tokio::time::timeout(self.patience(), closed).await.is_err() {
+            self.receipts().fell_behind();
+        }
     }
 
     /// The part of a log after a sequence that a user may see, in order.

@@ -86,7 +86,7 @@ impl<S> Connection<S> {
     }
 
     fn accept_report(&mut self, ticket: Ticket, conversation: ConversationId, payload: &Bytes) {
-        let report = match serde_json::from_slice::<Report>(payload) {
+        let report = match Report::from_json(payload) {
             Ok(report) => report,
             Err(error) => {
                 let why = format!("not a receipt: {error}; send {{\"read\": 42}}");

@@ -163,9 +163,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<DisconnectCause> {
         loop {
             let now = handshake::now().instant;
+            if self.blocked.is_some() {
+                self.session.excuse_silence(now);
+            }
             self.session.handle_timeout(now);
             let mut has_moved = self.poll_mailbox(cx).is_ready();
             has_moved |= self.poll_operation(cx).is_ready();
+            self.give_up_blocked();
             has_moved |= self.poll_blocked(cx).is_ready();
             self.perform(now);
             has_moved |= self.poll_read(cx, now).is_ready();
@@ -221,6 +225,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         ready!(blocked.as_mut().poll(cx));
         self.blocked = None;
         Poll::Ready(())
+    }
+
+    /// A connection that must end does not wait for room in a queue: what has no room yet
+    /// is not acknowledged, and the device repeats it.
+    fn give_up_blocked(&mut self) {
+        if self.blocked.is_none() || !self.session.is_closing() {
+            return;
+        }
+        self.blocked = None;
+        while let Some(action) = self.session.poll_action() {
+            if let Action::Close { reason } = action {
+                self.end(cause(reason));
+            }
+        }
     }
 
     /// Does what the session says, in order. A full queue stops it.

@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::BytesMut;
@@ -98,10 +98,13 @@ where
     let mut decoder = Decoder::new(CONNECT_BYTES_MAX);
     let mut inbound = BytesMut::new();
     let read = read_connect(stream, &mut decoder, &mut inbound);
-    let connect = match tokio::time::timeout(shared.config.connect_timeout, read).await {
-        Err(_) => return Err(HandshakeError::Timeout),
-        Ok(Ok(connect)) => connect,
-        Ok(Err(error)) => {
+    let read = tokio::time::timeout(shared.config.connect_timeout, read);
+    let stopping = shared.hub.stopping();
+    let connect = match stopping.run_until_cancelled(read).await {
+        None => return Err(HandshakeError::Unavailable("the server stops".to_owned())),
+        Some(Err(_)) => return Err(HandshakeError::Timeout),
+        Some(Ok(Ok(connect))) => connect,
+        Some(Ok(Err(error))) => {
             if let (HandshakeError::Invalid(error), Some(version)) =
                 (&error, version(&decoder, &error))
             {
@@ -112,9 +115,16 @@ where
     };
     decoder.set_packet_bytes_max(shared.config.packet_bytes_max);
     // Few at a time: the memory that a session takes to open is used again by the next one.
-    let permit = shared.handshakes.acquire().await;
-    let begun = Box::pin(begin(shared, &connect)).await;
-    drop(permit);
+    let begun = async {
+        let _permit = shared.handshakes.acquire().await;
+        Box::pin(begin(shared, &connect)).await
+    };
+    // Whatever it waits for, an older connection or the store: there is an answer in time.
+    let begun = tokio::time::timeout(shared.config.connect_timeout, begun);
+    let begun = begun.await.unwrap_or_else(|_| {
+        let why = "the server is busy; connect again later";
+        Err(Refuse::new(ReasonCode::SERVER_UNAVAILABLE, why))
+    });
     match begun {
         Ok(begun) => {
             let Begun {
@@ -152,6 +162,10 @@ fn version(decoder: &Decoder, error: &HandshakeError) -> Option<Version> {
         // [MQTT-3.1.2-2]: an unknown level is answered in the oldest form.
         HandshakeError::Invalid(error) if error.code == ReasonCode::UNSUPPORTED_VERSION => {
             Some(Version::V311)
+        }
+        // [MQTT-3.1.4-1] of 3.1.1: what does not conform is closed, unless a code says why.
+        HandshakeError::Invalid(error) if error.code != ReasonCode::CLIENT_ID_NOT_VALID => {
+            decoder.version().filter(|version| *version == Version::V5)
         }
         _ => decoder.version(),
     }
@@ -224,12 +238,8 @@ async fn begin<'a>(shared: &'a Shared, connect: &Connect) -> Result<Begun<'a>, R
 
     let mailbox = Arc::new(Mailbox::default());
     let enter = shared.hub.enter(user, client_id, mailbox.clone());
-    let place = tokio::time::timeout(shared.config.connect_timeout, enter)
+    let place = enter
         .await
-        .map_err(|_| {
-            let why = "the older connection of this device has not ended; connect again later";
-            Refuse::new(ReasonCode::SERVER_BUSY, why)
-        })?
         .map_err(|error| Refuse::new(ReasonCode::SERVER_SHUTTING_DOWN, &error))?;
     let listening = Listening::begin(shared, user, mailbox.clone());
     let (held, remembered) = remember(shared, connect, user, client_id)
@@ -239,7 +249,7 @@ async fn begin<'a>(shared: &'a Shared, connect: &Connect) -> Result<Begun<'a>, R
         device: held.device,
         token_expires: now
             .instant
-            .checked_add(identity_expires_in(&identity, now.unix)),
+            .checked_add(expires_in(&identity, shared.leeway, now.unix)),
     };
     let limits = shared.limits.clone();
     let session = Session::open(
@@ -260,8 +270,10 @@ async fn begin<'a>(shared: &'a Shared, connect: &Connect) -> Result<Begun<'a>, R
     })
 }
 
-fn identity_expires_in(identity: &Identity, now_unix: u64) -> std::time::Duration {
-    std::time::Duration::from_secs(identity.expires_at.saturating_sub(now_unix))
+/// A clock difference that is forgiven at CONNECT is forgiven afterwards too.
+fn expires_in(identity: &Identity, leeway: Duration, now_unix: u64) -> Duration {
+    let expires_at = identity.expires_at.saturating_add(leeway.as_secs());
+    Duration::from_secs(expires_at.saturating_sub(now_unix))
 }
 
 /// A mailbox hears of commits before the session is read, so that nothing falls between.

@@ -4,5 +4,17 @@
 
 mod api;
 mod command_line;
+mod connect;
+mod deliver;
 mod embedded;
+mod faults;
+mod harness;
+mod limits;
+mod membership;
+mod outage;
+mod publish;
+mod receipts;
+mod sessions;
 mod store;
+mod tls;
+mod websocket;
