@@ -168,8 +168,10 @@ fn kill(pid: i32) {
 }
 
 fn signal(pid: i32, signal: Signal) {
-    // Whoever is gone already needs no signal.
-    drop(Pid::from_raw(pid).map(|pid| kill_process(pid, signal)));
+    if let Some(pid) = Pid::from_raw(pid) {
+        // An error: it is gone already.
+        let _ = kill_process(pid, signal);
+    }
 }
 
 fn children(parent: i32) -> Vec<i32> {

@@ -213,7 +213,9 @@ impl Device {
 
     async fn fill(&mut self, connection: &mut Connection) -> io::Result<()> {
         while self.outbox.len() < self.window {
-            let outgoing = self.compose();
+            let Some(outgoing) = self.compose() else {
+                return Ok(());
+            };
             let result = connection.publish(outgoing.packet(false)).await;
             self.outbox.push_back(outgoing);
             result?;
@@ -221,7 +223,7 @@ impl Device {
         Ok(())
     }
 
-    fn compose(&mut self) -> Outgoing {
+    fn compose(&mut self) -> Option<Outgoing> {
         let Setup {
             conversations,
             places,
@@ -232,24 +234,24 @@ impl Device {
         self.number += 1;
         let (number, sender) = (self.number, self.name().to_owned());
         let id = format!("{sender}-{number}");
-        ledger.sent(
-            &id,
-            Sent {
-                conversation,
-                sender,
-                number,
-            },
-        );
+        let sent = Sent {
+            conversation,
+            sender,
+            number,
+        };
+        if !ledger.sent(&id, sent) {
+            return None;
+        }
         self.packet_id = self.packet_id.checked_add(1).unwrap_or(PACKET_ID_FIRST);
         let topic = format!("c/{}/send", conversations[conversation]);
         let payload = format!(r#"{{"id":"{id}","body":{number}}}"#);
-        Outgoing {
+        Some(Outgoing {
             packet_id: self.packet_id,
             conversation,
             id,
             topic,
             payload,
-        }
+        })
     }
 
     async fn handle(&mut self, packet: Packet, connection: &mut Connection) -> io::Result<()> {

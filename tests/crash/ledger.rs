@@ -1,7 +1,7 @@
 //! What the devices and the REST senders saw: the promises that the log is held against.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
@@ -63,6 +63,7 @@ struct Books {
     sent: HashMap<String, Sent>,
     acknowledged: Vec<Acknowledged>,
     violations: Vec<String>,
+    is_closed: bool,
     /// The newest sequence of each device in each conversation.
     received: HashMap<(String, Place), i64>,
 }
@@ -86,10 +87,21 @@ impl Ledger {
         self.counts.send_modify(|counts| counts.subscribed += 1);
     }
 
-    /// Before its first PUBLISH.
-    pub(crate) fn sent(&self, id: &str, sent: Sent) {
-        self.books().sent.insert(id.to_owned(), sent);
+    /// Before its first PUBLISH. False: nothing new is to be sent.
+    #[must_use]
+    pub(crate) fn sent(&self, id: &str, sent: Sent) -> bool {
+        let mut books = self.books();
+        if books.is_closed {
+            return false;
+        }
+        books.sent.insert(id.to_owned(), sent);
         self.counts.send_modify(|counts| counts.unacknowledged += 1);
+        true
+    }
+
+    /// From now on nothing new is sent.
+    pub(crate) fn close(&self) {
+        self.books().is_closed = true;
     }
 
     pub(crate) fn acknowledged(&self, acknowledged: Acknowledged) {
@@ -128,6 +140,13 @@ impl Ledger {
             let key = (device.clone(), *conversation);
             books.received.get(&key).copied().unwrap_or(0) >= *head
         })
+    }
+
+    /// Who has what, for the message of a failure.
+    pub(crate) fn standing(&self) -> String {
+        let (counts, books) = (*self.counts.borrow(), self.books());
+        let received: BTreeMap<_, _> = books.received.iter().collect();
+        format!("{counts:?}, newest received: {received:?}")
     }
 
     pub(crate) fn violations(&self) -> Vec<String> {

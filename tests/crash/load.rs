@@ -98,7 +98,6 @@ impl Load {
                 place,
                 conversation: conversations[place].clone(),
                 ledger: load.ledger.clone(),
-                phase: load.phase.subscribe(),
             };
             load.programs.spawn(send_over_rest(program));
         }
@@ -117,6 +116,7 @@ impl Load {
 
     /// Lets everything that was sent be acknowledged and received, and compares.
     pub(crate) async fn finish(&mut self) {
+        self.ledger.close();
         self.phase.send_replace(Phase::Drain);
         self.until(|counts| counts.unacknowledged == 0 || counts.violations > 0)
             .await;
@@ -182,7 +182,6 @@ struct Program {
     place: Place,
     conversation: String,
     ledger: Arc<Ledger>,
-    phase: watch::Receiver<Phase>,
 }
 
 /// One message after the other; each is repeated under its id until it is answered.
@@ -194,21 +193,17 @@ async fn send_over_rest(program: Program) {
         place,
         conversation,
         ledger,
-        phase,
     } = program;
     for number in 1.. {
-        if *phase.borrow() != Phase::Load {
+        let (sender, id) = (format!("{user}-rest"), format!("{user}-rest-{number}"));
+        let sent = Sent {
+            conversation: place,
+            sender,
+            number,
+        };
+        if !ledger.sent(&id, sent) {
             return;
         }
-        let (sender, id) = (format!("{user}-rest"), format!("{user}-rest-{number}"));
-        ledger.sent(
-            &id,
-            Sent {
-                conversation: place,
-                sender,
-                number,
-            },
-        );
         let message = format!(r#"{{"id":"{id}","body":{number}}}"#);
         let mut backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(200));
         let mut attempts = 0;
