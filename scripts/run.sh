@@ -51,7 +51,7 @@ stop_broker() {
 # device NAME COUNT: bob's device receives COUNT messages, and goes away again.
 device() {
     timeout "$device_seconds_max" "$homing" tail "$cid" --user bob --client-id "$1-$run" --count "$2" |
-        sed "s/^/    bob's $1 | /"
+        sed -u "s/^/    bob's $1 | /"
 }
 
 # send TEXT: alice's message; the answer comes when it is stored.
@@ -95,7 +95,7 @@ Alice writes; sent twice under one id, it is stored once:
 
 The same with homing itself:
 
-  $homing tail --data-dir $data --user bob --client-id phone2
+  $homing tail --data-dir $data --user bob --client-id phone3
   $homing send --data-dir $data $cid hello --user alice
 
 Stop the broker: kill $pid

@@ -98,10 +98,13 @@ where
     let mut decoder = Decoder::new(CONNECT_BYTES_MAX);
     let mut inbound = BytesMut::new();
     let read = read_connect(stream, &mut decoder, &mut inbound);
-    let connect = match tokio::time::timeout(shared.config.connect_timeout, read).await {
-        Err(_) => return Err(HandshakeError::Timeout),
-        Ok(Ok(connect)) => connect,
-        Ok(Err(error)) => {
+    let read = tokio::time::timeout(shared.config.connect_timeout, read);
+    let stopping = shared.hub.stopping();
+    let connect = match stopping.run_until_cancelled(read).await {
+        None => return Err(HandshakeError::Unavailable("the server stops".to_owned())),
+        Some(Err(_)) => return Err(HandshakeError::Timeout),
+        Some(Ok(Ok(connect))) => connect,
+        Some(Ok(Err(error))) => {
             if let (HandshakeError::Invalid(error), Some(version)) =
                 (&error, version(&decoder, &error))
             {
@@ -148,6 +151,10 @@ fn version(decoder: &Decoder, error: &HandshakeError) -> Option<Version> {
         // [MQTT-3.1.2-2]: an unknown level is answered in the oldest form.
         HandshakeError::Invalid(error) if error.code == ReasonCode::UNSUPPORTED_VERSION => {
             Some(Version::V311)
+        }
+        // [MQTT-3.1.4-1] of 3.1.1: what does not conform is closed, unless a code says why.
+        HandshakeError::Invalid(error) if error.code != ReasonCode::CLIENT_ID_NOT_VALID => {
+            decoder.version().filter(|version| *version == Version::V5)
         }
         _ => decoder.version(),
     }

@@ -3,10 +3,7 @@
 //! One device has one connection. [MQTT-3.1.4-3] A newer one asks the older to go and waits
 //! until it has written its cursors, so that nothing is delivered twice without need.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashMap;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +20,8 @@ type Key = (UserId, Box<str>);
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
     connections: Mutex<HashMap<Key, Arc<Entry>>>,
-    is_stopping: AtomicBool,
+    /// Cancelled under the lock, so that every connection is told or refused.
+    stopping: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -59,15 +57,18 @@ impl Hub {
             mailbox,
             has_ended: CancellationToken::new(),
         });
-        let older = self.lock().insert(key.clone(), entry.clone());
+        let older = {
+            let mut connections = self.lock();
+            if self.stopping.is_cancelled() {
+                return Err(Stopping);
+            }
+            connections.insert(key.clone(), entry.clone())
+        };
         let place = Place {
             hub: self,
             key,
             entry,
         };
-        if self.is_stopping.load(Ordering::SeqCst) {
-            return Err(Stopping);
-        }
         if let Some(older) = older {
             older.mailbox.tell(Event::TakenOver);
             older.has_ended.cancelled().await;
@@ -77,10 +78,16 @@ impl Hub {
 
     /// Tells every connection to end, and refuses new ones.
     pub(crate) fn shut_down(&self) {
-        self.is_stopping.store(true, Ordering::SeqCst);
-        for entry in self.lock().values() {
+        let connections = self.lock();
+        self.stopping.cancel();
+        for entry in connections.values() {
             entry.mailbox.tell(Event::Shutdown);
         }
+    }
+
+    /// Cancelled when the process stops: nobody new is waited for.
+    pub(crate) fn stopping(&self) -> &CancellationToken {
+        &self.stopping
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Entry>>> {

@@ -104,10 +104,12 @@ impl Broker {
         permit: OwnedSemaphorePermit,
     ) {
         let timeout = self.0.config.connect_timeout;
-        match tokio::time::timeout(timeout, Box::pin(acceptor.accept(stream))).await {
-            Ok(Ok(stream)) => self.serve(stream, permit).await,
-            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-            Err(_) => tracing::debug!("TLS handshake took too long"),
+        let accepted = tokio::time::timeout(timeout, Box::pin(acceptor.accept(stream)));
+        match self.0.hub.stopping().run_until_cancelled(accepted).await {
+            Some(Ok(Ok(stream))) => self.serve(stream, permit).await,
+            Some(Ok(Err(error))) => tracing::debug!(%error, "TLS handshake failed"),
+            Some(Err(_)) => tracing::debug!("TLS handshake took too long"),
+            None => {}
         }
     }
 }

@@ -323,6 +323,7 @@ fn read_puback(answer: &PubAck) -> Result<Option<Sequence>, DeviceError> {
         PubAckReason::UnspecifiedError
         | PubAckReason::ImplementationSpecificError
         | PubAckReason::QuotaExceeded => Err(DeviceError::Unavailable { reason: reason() }),
+        PubAckReason::NotAuthorized => Err(DeviceError::Forbidden { reason: reason() }),
         _ => Err(DeviceError::Refused { reason: reason() }),
     }
 }

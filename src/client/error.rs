@@ -23,6 +23,9 @@ pub enum DeviceError {
     /// The user or the token is not believed, or the token has expired.
     #[error("the server does not accept the token: {reason}")]
     Unauthorized { reason: String },
+    /// This user may not do this there.
+    #[error("the server does not allow it: {reason}")]
+    Forbidden { reason: String },
     /// The server refused for good; repeating changes nothing.
     #[error("the server refused: {reason}")]
     Refused { reason: String },
@@ -100,7 +103,10 @@ impl DeviceError {
 
     fn from_connack(code: ConnectReturnCode) -> Self {
         use ConnectReturnCode as Code;
-        let reason = spoken(&code);
+        let reason = match code {
+            Code::BadUserNamePassword => "malformed, expired, or not signed by its keys".to_owned(),
+            _ => spoken(&code),
+        };
         match code {
             Code::ServerUnavailable
             | Code::ServiceUnavailable
@@ -168,10 +174,7 @@ mod tests {
         let refused = ConnectionError::ConnectionRefused(ConnectReturnCode::BadUserNamePassword);
         let error = DeviceError::from_transport(refused, Some("127.0.0.1:1"));
         assert!(!error.is_transient());
-        assert!(
-            error.to_string().contains("bad user name password"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("expired"), "{error}");
     }
 
     #[test]

@@ -97,9 +97,10 @@ impl From<DeviceError> for Failure {
             DeviceError::Unauthorized { .. } => failure.exit(Exit::Refused).hint(
                 "see `homing token --help`; a broker with `auth.keys` takes only tokens of those keys",
             ),
-            DeviceError::Refused { .. } => failure.exit(Exit::Refused).hint(
-                "does the conversation exist, and does the user take part in it? See `homing conversation add --help`",
-            ),
+            DeviceError::Forbidden { .. } => failure
+                .exit(Exit::Refused)
+                .hint("`homing conversation add CID USER` lets a user take part"),
+            DeviceError::Refused { .. } => failure.exit(Exit::Refused),
             DeviceError::TakenOver => failure
                 .exit(Exit::Refused)
                 .hint("use another --client-id, or end the other connection"),

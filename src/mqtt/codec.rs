@@ -1,16 +1,15 @@
 //! Bytes to packets.
 //!
-//! Framing, PUBLISH and PUBACK are read here, since nearly every packet is one of them;
-//! the rare packets are read by `rmqtt-codec`. What that crate lets through and the
+//! Framing, PUBLISH and PUBACK are read here, since nearly every packet is one of them, and
+//! CONNECT by its own module; the rare packets are read by `rmqtt-codec`. What that crate lets through and the
 //! standard forbids is checked here too. A broken peer gets a reason code, never a panic.
-
-use std::num::NonZeroU16;
 
 use bytes::{Buf, Bytes, BytesMut};
 use rmqtt_codec::{v3, v5};
 use tokio_util::codec::Decoder as _;
 
 use super::{
+    connect,
     packet::{
         Connect, Packet, PacketId, Publish, QoS, Subscribe, SubscribeRequest, Unsubscribe, Version,
     },
@@ -37,15 +36,15 @@ pub struct CodecError {
     pub what: &'static str,
 }
 
-const fn error(code: ReasonCode, what: &'static str) -> CodecError {
+pub(super) const fn error(code: ReasonCode, what: &'static str) -> CodecError {
     CodecError { code, what }
 }
 
-const fn malformed(what: &'static str) -> CodecError {
+pub(super) const fn malformed(what: &'static str) -> CodecError {
     error(ReasonCode::MALFORMED_PACKET, what)
 }
 
-const fn violation(what: &'static str) -> CodecError {
+pub(super) const fn violation(what: &'static str) -> CodecError {
     error(ReasonCode::PROTOCOL_ERROR, what)
 }
 
@@ -94,7 +93,7 @@ impl Decoder {
         let frame = buffer.split_to(header.packet_bytes());
         match self.version {
             None => self
-                .connect(frame)
+                .connect(header, frame)
                 .map(|connect| Some(Packet::Connect(Box::new(connect)))),
             Some(version) => decode_packet(version, header, frame).map(Some),
         }
@@ -128,29 +127,11 @@ impl Decoder {
         }
     }
 
-    fn connect(&mut self, mut frame: BytesMut) -> Result<Connect, CodecError> {
-        let version = connect_version(&frame)?;
+    fn connect(&mut self, header: Header, frame: BytesMut) -> Result<Connect, CodecError> {
+        let body = frame.freeze().slice(header.header_bytes..);
+        let version = connect::version(&body)?;
         self.version = Some(version);
-        let connect = match version {
-            Version::V311 => match v3::Codec::new(0).decode(&mut frame) {
-                Ok(Some((v3::Packet::Connect(connect), _))) => connect_v3(*connect),
-                Err(rmqtt_codec::error::DecodeError::InvalidClientId) => {
-                    // [MQTT-3.1.3-8]
-                    Err(error(
-                        ReasonCode::CLIENT_ID_NOT_VALID,
-                        "no client id needs a clean session",
-                    ))
-                }
-                _ => Err(malformed("CONNECT cannot be read")),
-            },
-            Version::V5 => match v5::Codec::new(0, 0).decode(&mut frame) {
-                Ok(Some((v5::Packet::Connect(connect), _))) => connect_v5(*connect),
-                _ => Err(malformed("CONNECT cannot be read")),
-            },
-        }?;
-        check_text(&connect.client_id)?;
-        check_text(connect.user_name.as_deref().unwrap_or_default())?;
-        Ok(connect)
+        connect::read(version, body)
     }
 }
 
@@ -196,69 +177,6 @@ impl Header {
     fn packet_bytes(self) -> usize {
         self.header_bytes + self.remaining_bytes
     }
-}
-
-/// Looks at protocol name and level only, so that an unknown level gets its own answer.
-fn connect_version(frame: &[u8]) -> Result<Version, CodecError> {
-    let header = Header::read(frame)?.ok_or(malformed("CONNECT is cut off"))?;
-    let body = frame.get(header.header_bytes..).unwrap_or_default();
-    let level = body
-        .strip_prefix(b"\x00\x04MQTT")
-        .or_else(|| body.strip_prefix(b"\x00\x06MQIsdp"));
-    match level.and_then(|rest| rest.first()) {
-        Some(3 | 4) => Ok(Version::V311),
-        Some(5) => Ok(Version::V5),
-        Some(_) => Err(error(
-            ReasonCode::UNSUPPORTED_VERSION,
-            "MQTT 3.1.1 and 5 are spoken here",
-        )),
-        None => Err(violation("this is not MQTT")),
-    }
-}
-
-fn connect_v3(connect: v3::Connect) -> Result<Connect, CodecError> {
-    if connect.password.is_some() && connect.username.is_none() {
-        // [MQTT-3.1.2-22] of 3.1.1
-        return Err(malformed("a password needs a user name in MQTT 3.1.1"));
-    }
-    Ok(Connect {
-        version: Version::V311,
-        client_id: connect.client_id.to_string(),
-        clean_start: connect.clean_session,
-        keep_alive_seconds: connect.keep_alive,
-        user_name: connect.username.map(|name| name.to_string()),
-        password: connect.password,
-        session_expiry_seconds: if connect.clean_session { 0 } else { u32::MAX },
-        receive_max: NonZeroU16::MAX,
-        packet_bytes_max: None,
-        topic_alias_max: 0,
-        wants_problem_information: false,
-        has_will: connect.last_will.is_some(),
-        has_authentication_method: false,
-    })
-}
-
-fn connect_v5(connect: v5::Connect) -> Result<Connect, CodecError> {
-    if connect.auth_data.is_some() && connect.auth_method.is_none() {
-        return Err(violation(
-            "authentication data needs an authentication method",
-        ));
-    }
-    Ok(Connect {
-        version: Version::V5,
-        client_id: connect.client_id.to_string(),
-        clean_start: connect.clean_start,
-        keep_alive_seconds: connect.keep_alive,
-        user_name: connect.username.map(|name| name.to_string()),
-        password: connect.password,
-        session_expiry_seconds: connect.session_expiry_interval_secs,
-        receive_max: connect.receive_max.unwrap_or(NonZeroU16::MAX),
-        packet_bytes_max: connect.max_packet_size,
-        topic_alias_max: connect.topic_alias_max,
-        wants_problem_information: connect.request_problem_info,
-        has_will: connect.last_will.is_some(),
-        has_authentication_method: connect.auth_method.is_some(),
-    })
 }
 
 fn decode_packet(
@@ -504,7 +422,7 @@ fn decode_error(error: rmqtt_codec::error::DecodeError) -> CodecError {
     }
 }
 
-const CUT_OFF: CodecError = malformed("the packet is cut off");
+pub(super) const CUT_OFF: CodecError = malformed("the packet is cut off");
 
 fn read_packet_id(body: &mut Bytes) -> Result<PacketId, CodecError> {
     let id = body.try_get_u16().map_err(|_| CUT_OFF)?;
@@ -512,7 +430,7 @@ fn read_packet_id(body: &mut Bytes) -> Result<PacketId, CodecError> {
     PacketId::new(id).ok_or(violation("packet identifier 0 does not exist"))
 }
 
-fn read_binary(body: &mut Bytes) -> Result<Bytes, CodecError> {
+pub(super) fn read_binary(body: &mut Bytes) -> Result<Bytes, CodecError> {
     let length = usize::from(body.try_get_u16().map_err(|_| CUT_OFF)?);
     if body.remaining() < length {
         return Err(CUT_OFF);
@@ -521,7 +439,7 @@ fn read_binary(body: &mut Bytes) -> Result<Bytes, CodecError> {
 }
 
 /// [MQTT-1.5.4-1] and [MQTT-1.5.4-2]: UTF-8 without U+0000.
-fn read_text(body: &mut Bytes) -> Result<String, CodecError> {
+pub(super) fn read_text(body: &mut Bytes) -> Result<String, CodecError> {
     let bytes = read_binary(body)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| malformed("a string is not UTF-8"))?;
     check_text(text)?;
@@ -536,7 +454,7 @@ fn check_text(text: &str) -> Result<(), CodecError> {
     }
 }
 
-fn take_properties(body: &mut Bytes) -> Result<Bytes, CodecError> {
+pub(super) fn take_properties(body: &mut Bytes) -> Result<Bytes, CodecError> {
     let mut length = 0;
     for place in 0..4 {
         let byte = body.try_get_u8().map_err(|_| CUT_OFF)?;

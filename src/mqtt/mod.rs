@@ -6,6 +6,7 @@
 
 pub mod alias;
 pub mod codec;
+mod connect;
 pub mod frame;
 pub mod inflight;
 pub mod packet;

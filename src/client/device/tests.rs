@@ -274,7 +274,7 @@ fn a_refusal_is_final_and_an_outage_is_not() {
     let refused = read_puback(&answer(PubAckReason::NotAuthorized)).unwrap_err();
     assert_eq!(
         refused,
-        DeviceError::Refused {
+        DeviceError::Forbidden {
             reason: "not authorized".to_owned()
         }
     );
