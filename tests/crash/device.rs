@@ -342,8 +342,9 @@ impl Device {
     }
 
     async fn part(&mut self, connection: Connection) {
+        // From before: the end that comes may be that of a killed broker.
+        let kills = self.setup.ledger.kills();
         if connection.disconnect().await.is_ok() {
-            let kills = self.setup.ledger.kills();
             for log in self.logs.iter_mut().filter(|log| log.current.is_some()) {
                 log.parted = Some(kills);
             }

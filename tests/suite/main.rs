@@ -6,3 +6,4 @@ mod api;
 mod connect;
 mod embedded;
 mod harness;
+mod interop;
