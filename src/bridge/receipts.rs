@@ -26,7 +26,7 @@ use crate::{
     store::{
         StoreError,
         cursors::{self, Moved, Settled},
-        sessions,
+        sessions::{self, Closing},
     },
     telemetry::metrics::BridgeMetrics,
 };
@@ -36,6 +36,9 @@ type Key = (UserId, Option<DeviceId>, ConversationId);
 
 /// Packet ids in flight, as the store keeps them; 0 is acknowledged and not settled.
 pub type Inflight = Vec<(u16, Position)>;
+
+/// Sessions closed in one statement.
+const CLOSING_MAX: usize = 500;
 
 /// Positions on their way to the store.
 #[derive(Debug)]
@@ -50,6 +53,7 @@ pub struct Receipts {
 struct Gathered {
     positions: HashMap<Key, Reached>,
     inflight: HashMap<DeviceId, (i64, Inflight)>,
+    closing: Vec<Closing>,
     waiting: Vec<Waiting>,
 }
 
@@ -69,8 +73,8 @@ impl Reached {
 /// Who waits until what was gathered is stored.
 #[derive(Debug)]
 enum Waiting {
-    /// A connection that ends, so that the next one finds its cursors.
-    Flush(oneshot::Sender<()>),
+    /// A connection that ends, so that the next one finds its session and its cursors.
+    Close(oneshot::Sender<()>),
     /// A report that is answered.
     Report {
         user: UserId,
@@ -150,10 +154,15 @@ impl Receipts {
         self.is_urgent.notify_one();
     }
 
-    /// Waits until all that was gathered before is stored.
-    pub async fn flushed(&self) {
+    /// Closes a session, and waits until that and all that was gathered before is stored.
+    pub(super) async fn close(&self, closing: Closing) {
         let (done, is_done) = oneshot::channel();
-        self.lock().waiting.push(Waiting::Flush(done));
+        {
+            let mut gathered = self.lock();
+            gathered.inflight.remove(&closing.device);
+            gathered.closing.push(closing);
+            gathered.waiting.push(Waiting::Close(done));
+        }
         self.is_urgent.notify_one();
         // An error means that the process stops without the store: nothing more to wait for.
         drop(is_done.await);
@@ -220,6 +229,8 @@ impl Receipts {
         for (device, inflight) in older.inflight {
             gathered.inflight.entry(device).or_insert(inflight);
         }
+        let newer = std::mem::replace(&mut gathered.closing, older.closing);
+        gathered.closing.extend(newer);
         let newer = std::mem::replace(&mut gathered.waiting, older.waiting);
         gathered.waiting.extend(newer);
     }
@@ -256,7 +267,11 @@ async fn write(pool: &PgPool, gathered: &Gathered) -> Result<Written, StoreError
         take_part: Vec::new(),
     };
     let reports = reports(gathered);
-    if gathered.positions.is_empty() && gathered.inflight.is_empty() && reports.is_empty() {
+    let is_empty = gathered.positions.is_empty()
+        && gathered.inflight.is_empty()
+        && gathered.closing.is_empty()
+        && reports.is_empty();
+    if is_empty {
         return Ok(written);
     }
     let mut conn = pool.acquire().await?;
@@ -279,6 +294,9 @@ async fn write(pool: &PgPool, gathered: &Gathered) -> Result<Written, StoreError
     if !inflight.is_empty() {
         sessions::save_inflight(&mut conn, &inflight).await?;
     }
+    for closing in gathered.closing.chunks(CLOSING_MAX) {
+        sessions::close(&mut conn, closing).await?;
+    }
     Ok(written)
 }
 
@@ -299,7 +317,7 @@ fn reports(gathered: &Gathered) -> Vec<(UserId, ConversationId)> {
         Waiting::Report {
             user, conversation, ..
         } => Some((*user, *conversation)),
-        Waiting::Flush(_) => None,
+        Waiting::Close(_) => None,
     });
     reports.collect()
 }
@@ -309,7 +327,7 @@ fn answer(waiting: Vec<Waiting>, take_part: &[bool]) {
     for waiting in waiting {
         match waiting {
             // Whoever waited may have gone.
-            Waiting::Flush(done) => drop(done.send(())),
+            Waiting::Close(done) => drop(done.send(())),
             Waiting::Report { reply, .. } => reply.send(match take_part.next() {
                 Some(true) => Ok(()),
                 _ => Err(Refusal::NotParticipant),

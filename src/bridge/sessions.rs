@@ -13,7 +13,7 @@ use crate::{
         StoreError,
         cursors::{self, Coverage},
         messages,
-        sessions::{self, OpenSession},
+        sessions::{self, Closing, OpenSession},
         users,
     },
 };
@@ -138,21 +138,20 @@ impl Bridge {
     }
 
     /// Ends a connection: its session is kept if it has an expiry, and forgotten otherwise.
-    pub async fn close_session(
-        &self,
-        held: Held,
-        expiry_seconds: u32,
-        inflight: &Inflight,
-    ) -> Result<(), BridgeError> {
-        self.receipts().flushed().await;
-        let mut conn = self.pool().acquire().await.map_err(StoreError::from)?;
+    /// Its positions are written before. Many connections that end together share a write.
+    pub async fn close_session(&self, held: Held, expiry_seconds: u32, inflight: Inflight) {
         let Held {
             device, generation, ..
         } = held;
-        let (keep, expiry) = (expiry_seconds > 0, i64::from(expiry_seconds));
-        // False: taken over meanwhile, and no longer ours to close.
-        sessions::close(&mut conn, device, generation, keep, expiry, inflight).await?;
-        Ok(())
+        let (keep, expiry_seconds) = (expiry_seconds > 0, i64::from(expiry_seconds));
+        let closing = Closing {
+            device,
+            generation,
+            keep,
+            expiry_seconds,
+            inflight,
+        };
+        self.receipts().close(closing).await;
     }
 
     /// The part of a log after a sequence that a user may see, in order.

@@ -91,7 +91,7 @@ impl Refuse {
 pub(super) async fn open<'a, S>(
     shared: &'a Shared,
     stream: &mut S,
-) -> Result<Opened<'a>, HandshakeError>
+) -> Result<Box<Opened<'a>>, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -111,7 +111,11 @@ where
         }
     };
     decoder.set_packet_bytes_max(shared.config.packet_bytes_max);
-    match begin(shared, &connect).await {
+    // Few at a time: the memory that a session takes to open is used again by the next one.
+    let permit = shared.handshakes.acquire().await;
+    let begun = Box::pin(begin(shared, &connect)).await;
+    drop(permit);
+    match begun {
         Ok(begun) => {
             let Begun {
                 place,
@@ -120,7 +124,7 @@ where
                 mailbox,
                 session,
             } = begun;
-            Ok(Opened {
+            Ok(Box::new(Opened {
                 place,
                 held,
                 subject,
@@ -128,14 +132,14 @@ where
                 session,
                 decoder,
                 inbound,
-            })
+            }))
         }
         Err(Refuse(code, why)) => {
             refuse(stream, connect.version, code, &why).await;
             Err(match code {
-                ReasonCode::SERVER_UNAVAILABLE | ReasonCode::SERVER_SHUTTING_DOWN => {
-                    HandshakeError::Unavailable(why)
-                }
+                ReasonCode::SERVER_UNAVAILABLE
+                | ReasonCode::SERVER_BUSY
+                | ReasonCode::SERVER_SHUTTING_DOWN => HandshakeError::Unavailable(why),
                 _ => HandshakeError::Refused(why),
             })
         }
@@ -219,10 +223,13 @@ async fn begin<'a>(shared: &'a Shared, connect: &Connect) -> Result<Begun<'a>, R
     let client_id = assigned.as_deref().unwrap_or(&connect.client_id);
 
     let mailbox = Arc::new(Mailbox::default());
-    let place = shared
-        .hub
-        .enter(user, client_id, mailbox.clone())
+    let enter = shared.hub.enter(user, client_id, mailbox.clone());
+    let place = tokio::time::timeout(shared.config.connect_timeout, enter)
         .await
+        .map_err(|_| {
+            let why = "the older connection of this device has not ended; connect again later";
+            Refuse::new(ReasonCode::SERVER_BUSY, why)
+        })?
         .map_err(|error| Refuse::new(ReasonCode::SERVER_SHUTTING_DOWN, &error))?;
     let listening = Listening::begin(shared, user, mailbox.clone());
     let (held, remembered) = remember(shared, connect, user, client_id)

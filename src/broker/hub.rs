@@ -9,7 +9,7 @@ use std::sync::{
 };
 
 use hashbrown::HashMap;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::SetOnce;
 
 use crate::{
     bridge::mailbox::{Event, Mailbox},
@@ -29,7 +29,7 @@ pub(crate) struct Hub {
 #[derive(Debug)]
 struct Entry {
     mailbox: Arc<Mailbox>,
-    has_ended: CancellationToken,
+    has_ended: SetOnce<()>,
 }
 
 /// The place of one connection in the hub. Dropping it says that the connection has ended.
@@ -57,7 +57,7 @@ impl Hub {
         let key = (user, Box::from(client_id));
         let entry = Arc::new(Entry {
             mailbox,
-            has_ended: CancellationToken::new(),
+            has_ended: SetOnce::new(),
         });
         let older = self.lock().insert(key.clone(), entry.clone());
         let place = Place {
@@ -70,7 +70,7 @@ impl Hub {
         }
         if let Some(older) = older {
             older.mailbox.tell(Event::TakenOver);
-            older.has_ended.cancelled().await;
+            older.has_ended.wait().await;
         }
         Ok(place)
     }
@@ -100,6 +100,7 @@ impl Drop for Place<'_> {
             connections.remove(&self.key);
         }
         drop(connections);
-        self.entry.has_ended.cancel();
+        // It is set nowhere else.
+        drop(self.entry.has_ended.set(()));
     }
 }
