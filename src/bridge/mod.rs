@@ -152,7 +152,7 @@ impl Bridge {
         message: NewMessage,
         reply: Reply,
         at: std::time::Instant,
-    ) -> Result<(), QueueFull> {
+    ) -> Result<(), Box<QueueFull>> {
         let incoming = Incoming {
             message,
             reply,
@@ -163,7 +163,9 @@ impl Bridge {
             let (mpsc::error::TrySendError::Full(work) | mpsc::error::TrySendError::Closed(work)) =
                 error;
             match work {
-                Work::Append(Incoming { message, reply, .. }) => QueueFull(message, reply),
+                Work::Append(Incoming { message, reply, .. }) => {
+                    Box::new(QueueFull(message, reply))
+                }
                 _ => unreachable!("what was sent comes back"),
             }
         })

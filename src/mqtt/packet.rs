@@ -43,6 +43,7 @@ pub enum Packet {
 
 /// The first packet of a connection.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "CONNECT is a set of flags")]
 pub struct Connect {
     pub version: Version,
     pub client_id: String,

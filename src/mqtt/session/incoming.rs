@@ -114,13 +114,13 @@ impl Session {
 
     fn handle_disconnect(&mut self, reason: ReasonCode, session_expiry_seconds: Option<u32>) {
         if let Some(seconds) = session_expiry_seconds {
-            if seconds > 0 && self.session_expiry_seconds == 0 {
+            if seconds > 0 && self.expiry_seconds == 0 {
                 // [MQTT-3.14.2-2] of MQTT 5
                 let why = "a session that ends with its connection cannot be prolonged";
                 return self.close(ReasonCode::PROTOCOL_ERROR, why);
             }
             let max = u32::try_from(self.limits.session_expiry_max.as_secs()).unwrap_or(u32::MAX);
-            self.session_expiry_seconds = seconds.min(max);
+            self.expiry_seconds = seconds.min(max);
         }
         self.is_closing = true;
         self.actions.push_back(Action::Close { reason });
@@ -136,7 +136,7 @@ impl Session {
         while self.answer.is_none() {
             match self.controls.pop_front() {
                 Some(Control::Subscribe(subscribe)) => self.subscribe(subscribe),
-                Some(Control::Unsubscribe(unsubscribe)) => self.unsubscribe(unsubscribe),
+                Some(Control::Unsubscribe(unsubscribe)) => self.unsubscribe(&unsubscribe),
                 None => return,
             }
         }
@@ -188,14 +188,17 @@ impl Session {
     }
 
     /// Subscriptions that end count until that is stored: should it fail, nothing was missed.
-    fn unsubscribe(&mut self, unsubscribe: Unsubscribe) {
+    fn unsubscribe(&mut self, unsubscribe: &Unsubscribe) {
         let mut after = self.subscriptions.clone();
         let codes = unsubscribe
             .filters
             .iter()
-            .map(|filter| match after.remove(filter) {
-                true => ReasonCode::SUCCESS,
-                false => ReasonCode::NO_SUBSCRIPTION_EXISTED,
+            .map(|filter| {
+                if after.remove(filter) {
+                    ReasonCode::SUCCESS
+                } else {
+                    ReasonCode::NO_SUBSCRIPTION_EXISTED
+                }
             })
             .collect();
         let answer = Answer::UnsubAck {

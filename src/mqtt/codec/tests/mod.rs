@@ -113,7 +113,7 @@ proptest! {
         if let Ok(Some(header)) = Header::read(&bytes)
             && (2..100).contains(&bytes.len())
         {
-            let body = bytes.get(header.header_bytes..).unwrap_or_default().to_vec();
+            let body = bytes.get(header.fixed_bytes..).unwrap_or_default().to_vec();
             bytes = vec![bytes[0], u8::try_from(body.len()).unwrap()];
             bytes.extend(body);
         }
