@@ -136,7 +136,7 @@ impl Session {
         while self.answer.is_none() {
             match self.controls.pop_front() {
                 Some(Control::Subscribe(subscribe)) => self.subscribe(subscribe),
-                Some(Control::Unsubscribe(unsubscribe)) => self.unsubscribe(unsubscribe),
+                Some(Control::Unsubscribe(unsubscribe)) => self.unsubscribe(&unsubscribe),
                 None => return,
             }
         }
@@ -188,14 +188,17 @@ impl Session {
     }
 
     /// Subscriptions that end count until that is stored: should it fail, nothing was missed.
-    fn unsubscribe(&mut self, unsubscribe: Unsubscribe) {
+    fn unsubscribe(&mut self, unsubscribe: &Unsubscribe) {
         let mut after = self.subscriptions.clone();
         let codes = unsubscribe
             .filters
             .iter()
-            .map(|filter| match after.remove(filter) {
-                true => ReasonCode::SUCCESS,
-                false => ReasonCode::NO_SUBSCRIPTION_EXISTED,
+            .map(|filter| {
+                if after.remove(filter) {
+                    ReasonCode::SUCCESS
+                } else {
+                    ReasonCode::NO_SUBSCRIPTION_EXISTED
+                }
             })
             .collect();
         let answer = Answer::UnsubAck {

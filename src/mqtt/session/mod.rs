@@ -122,6 +122,10 @@ enum Answer {
 
 /// One connected session.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "Session Expiry is a term of MQTT"
+)]
 pub struct Session {
     version: Version,
     device: DeviceId,
@@ -221,9 +225,9 @@ impl Session {
             limits,
         };
         frame::write_connack(session.version, &connack, &mut session.out);
-        pending
-            .into_iter()
-            .for_each(|pending| session.replay.resume(pending));
+        for pending in pending {
+            session.replay.resume(pending);
+        }
         session.pump();
         session
     }
