@@ -30,7 +30,7 @@ pub(super) fn decode(
     header: Header,
     mut frame: BytesMut,
 ) -> Result<Connect, CodecError> {
-    let body = frame.get(header.fixed_bytes..).unwrap_or_default();
+    let body = frame.get(header.body_at..).unwrap_or_default();
     check(version, Bytes::copy_from_slice(body))?;
     match version {
         Version::V311 => match v3::Codec::new(0).decode(&mut frame) {
@@ -101,7 +101,7 @@ fn check(version: Version, mut body: Bytes) -> Result<(), CodecError> {
 /// Looks at protocol name and level only, so that an unknown level gets its own answer.
 pub(super) fn version(frame: &[u8]) -> Result<Version, CodecError> {
     let header = Header::read(frame)?.ok_or(malformed("CONNECT is cut off"))?;
-    let body = frame.get(header.fixed_bytes..).unwrap_or_default();
+    let body = frame.get(header.body_at..).unwrap_or_default();
     let unsupported = error(
         ReasonCode::UNSUPPORTED_VERSION,
         "MQTT 3.1.1 and 5 are spoken here",

@@ -136,7 +136,8 @@ impl Decoder {
 #[derive(Clone, Copy)]
 struct Header {
     first_byte: u8,
-    fixed_bytes: usize,
+    /// Where the rest begins.
+    body_at: usize,
     remaining_bytes: usize,
 }
 
@@ -151,7 +152,7 @@ impl Header {
             if byte & 0x80 == 0 {
                 return Ok(Some(Self {
                     first_byte,
-                    fixed_bytes: place + 2,
+                    body_at: place + 2,
                     remaining_bytes,
                 }));
             }
@@ -172,7 +173,7 @@ impl Header {
     }
 
     fn packet_bytes(self) -> usize {
-        self.fixed_bytes + self.remaining_bytes
+        self.body_at + self.remaining_bytes
     }
 }
 
@@ -183,11 +184,11 @@ fn decode_packet(
 ) -> Result<Packet, CodecError> {
     match header.kind() {
         kind::PUBLISH => {
-            frame.advance(header.fixed_bytes);
+            frame.advance(header.body_at);
             publish::decode(version, header.flags(), frame.freeze())
         }
         kind::PUBACK => {
-            frame.advance(header.fixed_bytes);
+            frame.advance(header.body_at);
             publish::decode_puback(version, frame.freeze())
         }
         kind::PINGREQ if header.remaining_bytes == 0 => Ok(Packet::PingReq),

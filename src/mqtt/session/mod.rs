@@ -122,13 +122,17 @@ enum Answer {
 
 /// One connected session.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "Session Expiry is a term of MQTT"
+)]
 pub struct Session {
     version: Version,
     device: DeviceId,
     limits: Arc<Limits>,
     packet_bytes_max: Option<NonZeroU32>,
     wants_problem_information: bool,
-    expiry_seconds: u32,
+    session_expiry_seconds: u32,
     keep_alive: Option<Duration>,
     /// The last moment that the driver told.
     clock: Instant,
@@ -196,7 +200,7 @@ impl Session {
             device: identity.device,
             packet_bytes_max: connect.packet_bytes_max,
             wants_problem_information: connect.wants_problem_information,
-            expiry_seconds: session_expiry_seconds,
+            session_expiry_seconds,
             keep_alive: (keep_alive_seconds > 0)
                 .then(|| Duration::from_millis(u64::from(keep_alive_seconds) * 1500)),
             clock: now,
@@ -221,8 +225,8 @@ impl Session {
             limits,
         };
         frame::write_connack(session.version, &connack, &mut session.out);
-        for missed in pending {
-            session.replay.resume(missed);
+        for pending in pending {
+            session.replay.resume(pending);
         }
         session.pump();
         session
@@ -231,13 +235,13 @@ impl Session {
     /// How long the session outlives its connection, in seconds; 0 ends it with it.
     #[must_use]
     pub fn session_expiry_seconds(&self) -> u32 {
-        self.expiry_seconds
+        self.session_expiry_seconds
     }
 
     /// Whether the session is remembered by the store while it is connected.
     #[must_use]
     pub fn is_persistent(&self) -> bool {
-        self.expiry_seconds > 0
+        self.session_expiry_seconds > 0
     }
 
     /// What the device receives.
