@@ -114,13 +114,13 @@ impl Session {
 
     fn handle_disconnect(&mut self, reason: ReasonCode, session_expiry_seconds: Option<u32>) {
         if let Some(seconds) = session_expiry_seconds {
-            if seconds > 0 && self.expiry_seconds == 0 {
+            if seconds > 0 && self.session_expiry_seconds == 0 {
                 // [MQTT-3.14.2-2] of MQTT 5
                 let why = "a session that ends with its connection cannot be prolonged";
                 return self.close(ReasonCode::PROTOCOL_ERROR, why);
             }
             let max = u32::try_from(self.limits.session_expiry_max.as_secs()).unwrap_or(u32::MAX);
-            self.expiry_seconds = seconds.min(max);
+            self.session_expiry_seconds = seconds.min(max);
         }
         self.is_closing = true;
         self.actions.push_back(Action::Close { reason });
