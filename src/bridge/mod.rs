@@ -139,7 +139,7 @@ impl Writers {
 
 /// The queue of the writer is full: wait for [`Bridge::publish`].
 #[derive(Debug)]
-pub struct QueueFull(pub NewMessage, pub Reply);
+pub struct QueueFull(pub Box<(NewMessage, Reply)>);
 
 impl Bridge {
     /// Hands a message to its writer without waiting. `at` is when it arrived.
@@ -163,7 +163,9 @@ impl Bridge {
             let (mpsc::error::TrySendError::Full(work) | mpsc::error::TrySendError::Closed(work)) =
                 error;
             match work {
-                Work::Append(Incoming { message, reply, .. }) => QueueFull(message, reply),
+                Work::Append(Incoming { message, reply, .. }) => {
+                    QueueFull(Box::new((message, reply)))
+                }
                 _ => unreachable!("what was sent comes back"),
             }
         })

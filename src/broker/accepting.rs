@@ -37,10 +37,10 @@ impl<S> Connection<S> {
     ) {
         match topic {
             PublishTopic::Send(conversation) => {
-                self.accept_message(ticket, conversation, payload, now)
+                self.accept_message(ticket, conversation, payload, now);
             }
             PublishTopic::Receipts(conversation) => {
-                self.accept_report(ticket, conversation, payload)
+                self.accept_report(ticket, conversation, payload);
             }
         }
     }
@@ -76,8 +76,8 @@ impl<S> Connection<S> {
             mailbox: self.mailbox.clone(),
             ticket: ticket.0,
         };
-        if let Err(QueueFull(message, reply)) = self.shared.bridge.try_publish(message, reply, now)
-        {
+        if let Err(QueueFull(back)) = self.shared.bridge.try_publish(message, reply, now) {
+            let (message, reply) = *back;
             let bridge = self.shared.bridge.clone();
             self.blocked = Some(Box::pin(
                 async move { bridge.publish(message, reply).await },
@@ -122,7 +122,7 @@ impl<S> Connection<S> {
             Event::Verdict {
                 ticket,
                 verdict: Err(refused),
-            } => self.refused(Ticket(ticket), *refused),
+            } => self.refused(Ticket(ticket), &refused),
             Event::Reported {
                 ticket,
                 result: Ok(()),
@@ -162,7 +162,7 @@ impl<S> Connection<S> {
         }
     }
 
-    fn refused(&mut self, ticket: Ticket, refused: RefusedMessage) {
+    fn refused(&mut self, ticket: Ticket, refused: &RefusedMessage) {
         let topic = format!("c/{}/send", refused.conversation);
         let id = Some(refused.id.as_str().to_owned());
         self.refuse_for(ticket, refused.refusal, topic, id);

@@ -315,9 +315,10 @@ fn authenticate(shared: &Shared, connect: &Connect) -> Result<Identity, Refuse> 
         return Err(Refuse::new(ReasonCode::BAD_USER_NAME_OR_PASSWORD, why));
     }
     let identity = shared.keys.verify(token, now().unix).map_err(|error| {
-        let code = match error.is_expired_kind() {
-            true => ReasonCode::NOT_AUTHORIZED,
-            false => ReasonCode::BAD_USER_NAME_OR_PASSWORD,
+        let code = if error.is_expired_kind() {
+            ReasonCode::NOT_AUTHORIZED
+        } else {
+            ReasonCode::BAD_USER_NAME_OR_PASSWORD
         };
         Refuse::new(code, &error)
     })?;
@@ -363,9 +364,10 @@ async fn remember(
             Subscriptions::default()
         });
     let wanted = wanted(&subscriptions.coverage());
-    let pending = match opened.is_present && !subscriptions.is_empty() {
-        true => shared.bridge.pending(opened.held, &wanted).await?,
-        false => Vec::new(),
+    let pending = if opened.is_present && !subscriptions.is_empty() {
+        shared.bridge.pending(opened.held, &wanted).await?
+    } else {
+        Vec::new()
     };
     let inflight = opened.inflight.into_iter().map(restore_inflight).collect();
     let remembered = Remembered {

@@ -128,7 +128,7 @@ impl Decoder {
     }
 
     fn connect(&mut self, header: Header, frame: BytesMut) -> Result<Connect, CodecError> {
-        let body = frame.freeze().slice(header.header_bytes..);
+        let body = frame.freeze().slice(header.own_bytes..);
         let version = connect::version(&body)?;
         self.version = Some(version);
         connect::read(version, body)
@@ -139,7 +139,7 @@ impl Decoder {
 #[derive(Clone, Copy)]
 struct Header {
     first_byte: u8,
-    header_bytes: usize,
+    own_bytes: usize,
     remaining_bytes: usize,
 }
 
@@ -154,7 +154,7 @@ impl Header {
             if byte & 0x80 == 0 {
                 return Ok(Some(Self {
                     first_byte,
-                    header_bytes: place + 2,
+                    own_bytes: place + 2,
                     remaining_bytes,
                 }));
             }
@@ -175,7 +175,7 @@ impl Header {
     }
 
     fn packet_bytes(self) -> usize {
-        self.header_bytes + self.remaining_bytes
+        self.own_bytes + self.remaining_bytes
     }
 }
 
@@ -186,11 +186,11 @@ fn decode_packet(
 ) -> Result<Packet, CodecError> {
     match header.kind() {
         kind::PUBLISH => {
-            frame.advance(header.header_bytes);
+            frame.advance(header.own_bytes);
             publish(version, header.flags(), frame.freeze())
         }
         kind::PUBACK => {
-            frame.advance(header.header_bytes);
+            frame.advance(header.own_bytes);
             puback(version, frame.freeze())
         }
         kind::PINGREQ if header.remaining_bytes == 0 => Ok(Packet::PingReq),
@@ -306,7 +306,7 @@ fn puback(version: Version, mut body: Bytes) -> Result<Packet, CodecError> {
 
 fn rare_v3(header: Header, mut frame: BytesMut) -> Result<Packet, CodecError> {
     if header.kind() == kind::SUBSCRIBE {
-        check_subscribe_bits_v3(frame.get(header.header_bytes..).unwrap_or_default())?;
+        check_subscribe_bits_v3(frame.get(header.own_bytes..).unwrap_or_default())?;
     }
     if header.kind() == kind::DISCONNECT && header.remaining_bytes != 0 {
         return Err(malformed("DISCONNECT has a body"));

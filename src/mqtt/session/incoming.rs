@@ -136,7 +136,7 @@ impl Session {
         while self.answer.is_none() {
             match self.controls.pop_front() {
                 Some(Control::Subscribe(subscribe)) => self.subscribe(subscribe),
-                Some(Control::Unsubscribe(unsubscribe)) => self.unsubscribe(unsubscribe),
+                Some(Control::Unsubscribe(unsubscribe)) => self.unsubscribe(&unsubscribe),
                 None => return,
             }
         }
@@ -190,15 +190,18 @@ impl Session {
 
     /// What is not wanted any more counts until that is stored: should it fail, nothing
     /// has been missed.
-    fn unsubscribe(&mut self, unsubscribe: Unsubscribe) {
+    fn unsubscribe(&mut self, unsubscribe: &Unsubscribe) {
         let before = self.subscriptions.clone();
         let mut after = before.clone();
         let codes = unsubscribe
             .filters
             .iter()
-            .map(|filter| match after.remove(filter) {
-                true => ReasonCode::SUCCESS,
-                false => ReasonCode::NO_SUBSCRIPTION_EXISTED,
+            .map(|filter| {
+                if after.remove(filter) {
+                    ReasonCode::SUCCESS
+                } else {
+                    ReasonCode::NO_SUBSCRIPTION_EXISTED
+                }
             })
             .collect();
         let answer = Answer::UnsubAck {

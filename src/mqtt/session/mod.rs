@@ -119,6 +119,10 @@ enum Answer {
 
 /// One connected session.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "Session Expiry is the word of the standard"
+)]
 pub struct Session {
     version: Version,
     device: DeviceId,
@@ -214,9 +218,9 @@ impl Session {
             limits,
         };
         frame::write_connack(session.version, &connack, &mut session.out);
-        pending
-            .into_iter()
-            .for_each(|pending| session.replay.resume(pending));
+        for pending in pending {
+            session.replay.resume(pending);
+        }
         session.pump();
         session
     }
