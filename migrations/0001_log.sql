@@ -310,23 +310,38 @@ begin
 end
 $$;
 
--- Disconnects a device, and ends its session unless it is kept. False: taken over meanwhile.
-create function close_session(
-    device bigint, held_generation bigint, keep boolean, expiry bigint, unacknowledged jsonb
-) returns boolean
+-- Disconnects devices, and ends the sessions that are not kept. One element per device;
+-- whoever was taken over meanwhile is left alone. Returns how many were disconnected.
+create function close_sessions(
+    devices bigint[], held_generations bigint[], keeps boolean[], expiries bigint[], unacknowledged jsonb[]
+) returns integer
 language plpgsql as $$
+declare
+    closed bigint[];
+    ended bigint[];
 begin
-    update sessions
-    set generation = held_generation, node = null, disconnected_at = now(), is_present = keep,
-        expiry_seconds = expiry, expires_at = now() + make_interval(secs => expiry), inflight = unacknowledged
-    where device_id = device and generation <= held_generation;
-    if not found then
-        return false;
+    -- In the order of the ids, so that two of them cannot wait in a circle.
+    perform 1 from sessions s where s.device_id = any (devices) order by s.device_id for no key update;
+
+    with input as (
+        select i.* from unnest(devices, held_generations, keeps, expiries, unacknowledged)
+            as i (device_id, generation, keep, expiry, inflight)
+    ), updated as (
+        update sessions s
+        set generation = i.generation, node = null, disconnected_at = now(), is_present = i.keep,
+            expiry_seconds = i.expiry, expires_at = now() + make_interval(secs => i.expiry),
+            inflight = i.inflight
+        from input i
+        where s.device_id = i.device_id and s.generation <= i.generation
+        returning s.device_id, i.keep
+    )
+    select array_agg(u.device_id), array_agg(u.device_id) filter (where not u.keep)
+    into closed, ended from updated u;
+
+    if ended is not null then
+        perform end_sessions(ended);
     end if;
-    if not keep then
-        perform end_sessions(array[device]);
-    end if;
-    return true;
+    return coalesce(array_length(closed, 1), 0);
 end
 $$;
 

@@ -13,7 +13,7 @@ use crate::{
         StoreError,
         cursors::{self, Coverage},
         messages,
-        sessions::{self, OpenSession},
+        sessions::{self, Closing, OpenSession},
         users,
     },
 };
@@ -141,40 +141,23 @@ impl Bridge {
     }
 
     /// Ends a connection: its session is kept if it has an expiry, and forgotten otherwise.
-    /// Does not wait for a store that is away: what is in flight is written when it is back.
-    pub async fn close_session(
-        &self,
-        held: Held,
-        expiry_seconds: u32,
-        inflight: &Inflight,
-    ) -> Result<(), BridgeError> {
-        let close = async {
-            self.receipts().flushed().await;
-            self.try_close(held, expiry_seconds, inflight).await
-        };
-        let closed = tokio::time::timeout(self.patience(), close).await;
-        let closed = closed.unwrap_or(Err(BridgeError::Unavailable));
-        if closed.is_err() && expiry_seconds > 0 {
-            let receipts = self.receipts();
-            receipts.keep(held.device, held.generation, inflight.clone());
-        }
-        closed
-    }
-
-    async fn try_close(
-        &self,
-        held: Held,
-        expiry_seconds: u32,
-        inflight: &Inflight,
-    ) -> Result<(), BridgeError> {
-        let mut conn = self.pool().acquire().await.map_err(StoreError::from)?;
+    /// Its positions are written before. Many connections that end together share a write.
+    /// Does not wait for a store that is away: the write is done when it is back.
+    pub async fn close_session(&self, held: Held, expiry_seconds: u32, inflight: Inflight) {
         let Held {
             device, generation, ..
         } = held;
-        let (keep, expiry) = (expiry_seconds > 0, i64::from(expiry_seconds));
-        // False: taken over meanwhile, and no longer ours to close.
-        sessions::close(&mut conn, device, generation, keep, expiry, inflight).await?;
-        Ok(())
+        let closing = Closing {
+            device,
+            generation,
+            keep: expiry_seconds > 0,
+            expiry_seconds: i64::from(expiry_seconds),
+            inflight,
+        };
+        let closed = self.receipts().close(closing);
+        if tokio::time::timeout(self.patience(), closed).await.is_err() {
+            self.receipts().fell_behind();
+        }
     }
 
     /// The part of a log after a sequence that a user may see, in order.

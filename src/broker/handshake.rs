@@ -91,7 +91,7 @@ impl Refuse {
 pub(super) async fn open<'a, S>(
     shared: &'a Shared,
     stream: &mut S,
-) -> Result<Opened<'a>, HandshakeError>
+) -> Result<Box<Opened<'a>>, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -114,8 +114,13 @@ where
         }
     };
     decoder.set_packet_bytes_max(shared.config.packet_bytes_max);
+    // Few at a time: the memory that a session takes to open is used again by the next one.
+    let begun = async {
+        let _permit = shared.handshakes.acquire().await;
+        Box::pin(begin(shared, &connect)).await
+    };
     // Whatever it waits for, an older connection or the store: there is an answer in time.
-    let begun = tokio::time::timeout(shared.config.connect_timeout, begin(shared, &connect));
+    let begun = tokio::time::timeout(shared.config.connect_timeout, begun);
     let begun = begun.await.unwrap_or_else(|_| {
         let why = "the server is busy; connect again later";
         Err(Refuse::new(ReasonCode::SERVER_UNAVAILABLE, why))
@@ -129,7 +134,7 @@ where
                 mailbox,
                 session,
             } = begun;
-            Ok(Opened {
+            Ok(Box::new(Opened {
                 place,
                 held,
                 subject,
@@ -137,14 +142,14 @@ where
                 session,
                 decoder,
                 inbound,
-            })
+            }))
         }
         Err(Refuse(code, why)) => {
             refuse(stream, connect.version, code, &why).await;
             Err(match code {
-                ReasonCode::SERVER_UNAVAILABLE | ReasonCode::SERVER_SHUTTING_DOWN => {
-                    HandshakeError::Unavailable(why)
-                }
+                ReasonCode::SERVER_UNAVAILABLE
+                | ReasonCode::SERVER_BUSY
+                | ReasonCode::SERVER_SHUTTING_DOWN => HandshakeError::Unavailable(why),
                 _ => HandshakeError::Refused(why),
             })
         }
@@ -232,9 +237,8 @@ async fn begin<'a>(shared: &'a Shared, connect: &Connect) -> Result<Begun<'a>, R
     let client_id = assigned.as_deref().unwrap_or(&connect.client_id);
 
     let mailbox = Arc::new(Mailbox::default());
-    let place = shared
-        .hub
-        .enter(user, client_id, mailbox.clone())
+    let enter = shared.hub.enter(user, client_id, mailbox.clone());
+    let place = enter
         .await
         .map_err(|error| Refuse::new(ReasonCode::SERVER_SHUTTING_DOWN, &error))?;
     let listening = Listening::begin(shared, user, mailbox.clone());

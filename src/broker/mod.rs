@@ -44,8 +44,13 @@ pub(crate) struct Shared {
     metrics: BrokerMetrics,
     /// One permit for each connection, all transports together.
     permits: Arc<Semaphore>,
+    /// Sessions that may be opened at the same time.
+    handshakes: Semaphore,
     tasks: TaskTracker,
 }
+
+/// More than the store answers at once; the others wait with little memory.
+const HANDSHAKES_MAX: usize = 64;
 
 impl Broker {
     /// A broker without a listener yet. Connections run on `tasks`.
@@ -70,6 +75,7 @@ impl Broker {
             leeway: auth.leeway,
             metrics,
             permits: Arc::new(Semaphore::new(permits)),
+            handshakes: Semaphore::new(HANDSHAKES_MAX),
             tasks,
         }))
     }

@@ -112,6 +112,8 @@ impl Inflight {
     /// Takes the place of a message that needs no acknowledgement (QoS 0, No Local), so
     /// that it settles in its turn.
     pub fn pass(&mut self, position: Position) {
+        // It may have been sent before under another subscription.
+        self.interrupted.retain(|(earlier, _)| *earlier != position);
         self.deliveries.push_back(Delivery {
             packet_id: None,
             position,

@@ -171,8 +171,7 @@ impl Session {
             codes,
             before: before.clone(),
         };
-        let after = self.subscriptions.clone();
-        self.store_or_answer(&before, after, answer);
+        self.store_or_answer(&before, self.subscriptions.clone(), answer);
     }
 
     fn grant(&self, request: &SubscribeRequest) -> Result<Filter, ReasonCode> {
@@ -188,11 +187,9 @@ impl Session {
         Ok(filter)
     }
 
-    /// What is not wanted any more counts until that is stored: should it fail, nothing
-    /// has been missed.
+    /// Subscriptions that end count until that is stored: should it fail, nothing was missed.
     fn unsubscribe(&mut self, unsubscribe: &Unsubscribe) {
-        let before = self.subscriptions.clone();
-        let mut after = before.clone();
+        let mut after = self.subscriptions.clone();
         let codes = unsubscribe
             .filters
             .iter()
@@ -209,6 +206,7 @@ impl Session {
             codes,
             after: after.clone(),
         };
+        let before = self.subscriptions.clone();
         self.store_or_answer(&before, after, answer);
     }
 
@@ -229,6 +227,9 @@ impl Session {
         let Some(answer) = self.answer.take() else {
             return;
         };
+        if self.is_closing {
+            return; // [MQTT-3.14.4-1]; the device asks again
+        }
         match *answer {
             Answer::SubAck {
                 packet_id,
@@ -251,9 +252,9 @@ impl Session {
                     self.subscriptions = after;
                     self.forget_uncovered();
                 } else if self.version == Version::V311 {
-                    // An UNSUBACK of MQTT 3.1.1 cannot refuse.
-                    let why = "the store is away; unsubscribe again later";
-                    return self.close(ReasonCode::IMPLEMENTATION_SPECIFIC, why);
+                    // Its UNSUBACK cannot refuse: the device connects and asks again.
+                    let why = "the store is away";
+                    return self.close(ReasonCode::SERVER_UNAVAILABLE, why);
                 } else {
                     codes.fill(ReasonCode::IMPLEMENTATION_SPECIFIC);
                 }

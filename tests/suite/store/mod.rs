@@ -16,12 +16,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use homing::{
     domain::{
-        ids::{ClientMessageId, ConversationId, Subject, UserId},
-        message::{Content, NewMessage, Sequence},
+        ids::{ClientMessageId, ConversationId, DeviceId, Subject, UserId},
+        message::{Content, NewMessage, Position, Sequence},
     },
     store::{
+        StoreError,
         conversations::{self, Kind, NewConversation, Role},
         messages::{self, Appended, Outcome},
+        sessions::Closing,
         users::ensure,
     },
 };
@@ -32,6 +34,26 @@ use uuid::Uuid;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 type User = (UserId, Subject);
+
+/// Closes one session; whether it was still held.
+async fn close(
+    conn: &mut PgConnection,
+    device: DeviceId,
+    generation: i64,
+    keep: bool,
+    expiry_seconds: i64,
+    inflight: &[(u16, Position)],
+) -> Result<bool, StoreError> {
+    let inflight = inflight.to_vec();
+    let closing = Closing {
+        device,
+        generation,
+        keep,
+        expiry_seconds,
+        inflight,
+    };
+    Ok(homing::store::sessions::close(conn, &[closing]).await? == 1)
+}
 
 async fn user(conn: &mut PgConnection, name: &str) -> User {
     let subject = Subject::new(name).unwrap();

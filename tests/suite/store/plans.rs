@@ -228,7 +228,7 @@ async fn connecting_and_catching_up_find_their_rows_by_index(pool: PgPool) {
         .await
         .unwrap();
     meter.check(&mut tx, "cursors::forget", 4).await;
-    sessions::close(&mut tx, opened.device, opened.generation, false, 0, &[])
+    super::close(&mut tx, opened.device, opened.generation, false, 0, &[])
         .await
         .unwrap();
     meter.check(&mut tx, "sessions::close", 8).await;

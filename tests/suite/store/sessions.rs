@@ -7,14 +7,14 @@ use homing::{
     },
     store::{
         cursors::{Coverage, Settled, begin_at_head, settle},
-        sessions::{self, OpenSession, Opened, close, open, persist, save_inflight},
+        sessions::{self, OpenSession, Opened, open, persist, save_inflight},
     },
 };
 use serde_json::json;
 use sqlx::{Connection, PgConnection, PgPool};
 use tokio::task::JoinSet;
 
-use super::{User, fill, group, sequence, server_process, until_blocked, user, writer};
+use super::{User, close, fill, group, sequence, server_process, until_blocked, user, writer};
 
 const HOUR: i64 = 3600;
 
