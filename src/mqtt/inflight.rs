@@ -85,7 +85,10 @@ impl Inflight {
             .interrupted
             .iter()
             .position(|(earlier, _)| *earlier == position);
-        let sent = match before.map(|place| self.interrupted.swap_remove(place).1) {
+        let before = before.map(|place| self.interrupted.swap_remove(place).1);
+        // Who subscribes anew may have had it in flight twice; once is enough.
+        self.interrupted.retain(|(earlier, _)| *earlier != position);
+        let sent = match before {
             Some(Some(packet_id)) => Sent::As {
                 packet_id,
                 is_repeated: true,

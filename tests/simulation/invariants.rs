@@ -107,6 +107,8 @@ pub(crate) struct Tap {
     inflight: BTreeMap<PacketId, Place>,
     last: BTreeMap<ConversationId, i64>,
     settled: BTreeMap<ConversationId, i64>,
+    /// Subscribed to anew on this connection.
+    begun: BTreeSet<ConversationId>,
     is_over: bool,
 }
 
@@ -127,6 +129,7 @@ impl Tap {
             inflight: BTreeMap::new(),
             last: BTreeMap::new(),
             settled: BTreeMap::new(),
+            begun: BTreeSet::new(),
             is_over: false,
         }
     }
@@ -219,7 +222,7 @@ impl Tap {
     /// A conversation is subscribed to anew: a late notice may repeat what was sent before.
     pub(crate) fn begin(&mut self, id: ConversationId) {
         self.last.remove(&id);
-        self.settled.remove(&id);
+        self.begun.insert(id);
     }
 
     /// The server has read a PUBACK.
@@ -232,7 +235,7 @@ impl Tap {
     /// Within a connection, cursors only rise.
     pub(crate) fn settled(&mut self, (id, sequence): Place) -> Check {
         let before = self.settled.insert(id, sequence).unwrap_or(0);
-        ensure(before < sequence, || {
+        ensure(before < sequence || self.begun.contains(&id), || {
             format!(
                 "{:?}: the cursor goes back from {before} to {sequence}",
                 self.who

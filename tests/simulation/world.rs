@@ -22,11 +22,11 @@ use homing::{
 use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
 
 use crate::{
+    connection::{Connection, Event},
     device::Phone,
     invariants::{Check, Watch, Who, ensure},
     link::Link,
     log::{Conversation, Device, News, Stored, User},
-    server::{Connection, Event},
     wire::{Hello, Wish},
 };
 

@@ -9,6 +9,7 @@ mod deliver;
 mod embedded;
 mod faults;
 mod harness;
+mod interop;
 mod limits;
 mod membership;
 mod outage;

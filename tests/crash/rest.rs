@@ -1,0 +1,94 @@
+//! REST: conversations, messages sent without MQTT, and the log as it is stored.
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::broker::Addresses;
+
+const PAGE_ENTRIES: usize = 200;
+
+#[derive(Clone)]
+pub(crate) struct Rest {
+    client: reqwest::Client,
+    addresses: watch::Receiver<Addresses>,
+}
+
+/// An entry of the log, as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) sequence: i64,
+    pub(crate) id: String,
+}
+
+impl Rest {
+    pub(crate) fn new(addresses: watch::Receiver<Addresses>) -> Self {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self { client, addresses }
+    }
+
+    pub(crate) async fn create(&self, token: &str, users: &[&str]) -> String {
+        let body = json!({ "participants": users, "kind": "group" }).to_string();
+        let request = self.client.post(self.url("")).bearer_auth(token);
+        let request = request
+            .header("content-type", "application/json")
+            .body(body);
+        let answer: Value = request.send().await.unwrap().json().await.unwrap();
+        answer["id"]
+            .as_str()
+            .unwrap_or_else(|| panic!("an id, not {answer}"))
+            .to_owned()
+    }
+
+    /// The status and the sequence.
+    pub(crate) async fn post(
+        &self,
+        token: &str,
+        conversation: &str,
+        message: &str,
+    ) -> reqwest::Result<(u16, Option<i64>)> {
+        let url = self.url(&format!("/{conversation}/messages"));
+        let request = self
+            .client
+            .post(url)
+            .bearer_auth(token)
+            .body(message.to_owned());
+        let answer = request
+            .header("content-type", "application/json")
+            .send()
+            .await?;
+        let status = answer.status().as_u16();
+        let answer: Value = answer.json().await?;
+        Ok((status, answer["seq"].as_i64()))
+    }
+
+    /// All entries after a sequence.
+    pub(crate) async fn log_after(
+        &self,
+        token: &str,
+        conversation: &str,
+        after: i64,
+    ) -> reqwest::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        let mut after = Some(after);
+        while let Some(sequence) = after {
+            let page = format!("/{conversation}/messages?after={sequence}&limit={PAGE_ENTRIES}");
+            let request = self.client.get(self.url(&page)).bearer_auth(token);
+            let page: Value = request.send().await?.error_for_status()?.json().await?;
+            entries.extend(page["entries"].as_array().into_iter().flatten().map(entry));
+            after = page["next_after"].as_i64();
+        }
+        Ok(entries)
+    }
+
+    fn url(&self, path: &str) -> String {
+        let http = self.addresses.borrow().http;
+        format!("http://{http}/v1/conversations{path}")
+    }
+}
+
+fn entry(entry: &Value) -> Entry {
+    Entry {
+        sequence: entry["seq"].as_i64().unwrap(),
+        id: entry["id"].as_str().unwrap().to_owned(),
+    }
+}
