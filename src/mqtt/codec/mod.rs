@@ -1,7 +1,7 @@
 //! Bytes to packets.
 //!
-//! Framing, PUBLISH and PUBACK are read here, since nearly every packet is one of them;
-//! the rare packets are read by `rmqtt-codec`. What that crate lets through and the
+//! Framing, PUBLISH and PUBACK are read here, since nearly every packet is one of them, and
+//! CONNECT, whose sender must learn what is wrong; the rest is read by `rmqtt-codec`. What that crate lets through and the
 //! standard forbids is checked here too. A broken peer gets a reason code, never a panic.
 
 mod connect;
@@ -94,9 +94,10 @@ impl Decoder {
         let frame = buffer.split_to(header.packet_bytes());
         match self.version {
             None => {
-                let version = connect::version(&frame)?;
+                let body = frame.freeze().slice(header.own_bytes..);
+                let version = connect::version(&body)?;
                 self.version = Some(version);
-                let connect = connect::decode(version, header, frame)?;
+                let connect = connect::decode(version, body)?;
                 Ok(Some(Packet::Connect(Box::new(connect))))
             }
             Some(version) => decode_packet(version, header, frame).map(Some),
@@ -136,7 +137,7 @@ impl Decoder {
 #[derive(Clone, Copy)]
 struct Header {
     first_byte: u8,
-    header_bytes: usize,
+    own_bytes: usize,
     remaining_bytes: usize,
 }
 
@@ -151,7 +152,7 @@ impl Header {
             if byte & 0x80 == 0 {
                 return Ok(Some(Self {
                     first_byte,
-                    header_bytes: place + 2,
+                    own_bytes: place + 2,
                     remaining_bytes,
                 }));
             }
@@ -172,7 +173,7 @@ impl Header {
     }
 
     fn packet_bytes(self) -> usize {
-        self.header_bytes + self.remaining_bytes
+        self.own_bytes + self.remaining_bytes
     }
 }
 
@@ -183,11 +184,11 @@ fn decode_packet(
 ) -> Result<Packet, CodecError> {
     match header.kind() {
         kind::PUBLISH => {
-            frame.advance(header.header_bytes);
+            frame.advance(header.own_bytes);
             publish::decode(version, header.flags(), frame.freeze())
         }
         kind::PUBACK => {
-            frame.advance(header.header_bytes);
+            frame.advance(header.own_bytes);
             publish::decode_puback(version, frame.freeze())
         }
         kind::PINGREQ if header.remaining_bytes == 0 => Ok(Packet::PingReq),
