@@ -190,7 +190,7 @@ async fn build(
         http: config.http.clone(),
         message_bytes_max: config.message.bytes_max,
     };
-    let addresses = listen(&config, lifecycle, &broker, state).await?;
+    let addresses = listen(&config, lifecycle, &broker, state)?;
     readiness.begin();
     let record = Record::write(&config.data_dir, &addresses)?;
     let edges = Edges {
@@ -205,7 +205,7 @@ async fn build(
     Ok((addresses, record))
 }
 
-async fn listen(
+fn listen(
     config: &Config,
     lifecycle: &Lifecycle,
     broker: &Broker,

@@ -139,7 +139,7 @@ impl Writers {
 
 /// The queue of the writer is full: wait for [`Bridge::publish`].
 #[derive(Debug)]
-pub struct QueueFull(pub Box<(NewMessage, Reply)>);
+pub struct QueueFull(pub NewMessage, pub Reply);
 
 impl Bridge {
     /// Hands a message to its writer without waiting. `at` is when it arrived.
@@ -152,7 +152,7 @@ impl Bridge {
         message: NewMessage,
         reply: Reply,
         at: std::time::Instant,
-    ) -> Result<(), QueueFull> {
+    ) -> Result<(), Box<QueueFull>> {
         let incoming = Incoming {
             message,
             reply,
@@ -164,7 +164,7 @@ impl Bridge {
                 error;
             match work {
                 Work::Append(Incoming { message, reply, .. }) => {
-                    QueueFull(Box::new((message, reply)))
+                    Box::new(QueueFull(message, reply))
                 }
                 _ => unreachable!("what was sent comes back"),
             }

@@ -76,8 +76,8 @@ impl<S> Connection<S> {
             mailbox: self.mailbox.clone(),
             ticket: ticket.0,
         };
-        if let Err(QueueFull(back)) = self.shared.bridge.try_publish(message, reply, now) {
-            let (message, reply) = *back;
+        if let Err(full) = self.shared.bridge.try_publish(message, reply, now) {
+            let QueueFull(message, reply) = *full;
             let bridge = self.shared.bridge.clone();
             self.blocked = Some(Box::pin(
                 async move { bridge.publish(message, reply).await },

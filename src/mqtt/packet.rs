@@ -45,7 +45,7 @@ pub enum Packet {
 #[derive(Debug)]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "they are flags on the wire, too"
+    reason = "they are the flags of the packet"
 )]
 pub struct Connect {
     pub version: Version,

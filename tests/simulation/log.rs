@@ -16,6 +16,8 @@ use homing::{
 
 /// A user of the simulation.
 pub(crate) type User = usize;
+/// What is in flight, as the store remembers it.
+pub(crate) type Unsettled = Vec<(Position, Option<PacketId>)>;
 /// A device of the simulation; its [`DeviceId`] is one more.
 pub(crate) type Device = usize;
 
@@ -247,7 +249,7 @@ pub(crate) struct Stored {
     /// As JSON; nothing if there never were any.
     pub(crate) subscriptions: Option<serde_json::Value>,
     pub(crate) cursors: BTreeMap<ConversationId, i64>,
-    pub(crate) inflight: Vec<(Position, Option<PacketId>)>,
+    pub(crate) inflight: Unsettled,
     pub(crate) generation: u64,
 }
 
@@ -264,12 +266,7 @@ impl Stored {
         resumes
     }
 
-    pub(crate) fn close(
-        &mut self,
-        generation: u64,
-        keep: bool,
-        inflight: Vec<(Position, Option<PacketId>)>,
-    ) {
+    pub(crate) fn close(&mut self, generation: u64, keep: bool, inflight: Unsettled) {
         if generation == self.generation {
             if keep {
                 self.inflight = inflight;

@@ -23,7 +23,7 @@ mod world;
 use world::World;
 
 /// How many worlds a test run makes.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 1500;
 /// How many things happen in one of them before all is healed.
 const STEPS: usize = 600;
 

@@ -20,7 +20,7 @@ use crate::{
     invariants::{Check, Tap, Watch, Who, ensure, place},
     link::take,
     log::{Device, Job, Stored, covers, device_id},
-    world::World,
+    world::{Gathered, World},
 };
 
 impl World {
@@ -172,7 +172,7 @@ impl World {
             for event in connection.mailbox.take() {
                 match event {
                     Event::Verdict { ticket, verdict } => {
-                        session.handle_verdict(Ticket(ticket), verdict)
+                        session.handle_verdict(Ticket(ticket), verdict);
                     }
                     Event::Commit {
                         conversation,
@@ -260,7 +260,7 @@ impl World {
                 }
                 Action::Accept { ticket, .. } => session.handle_verdict(ticket, Verdict::Done),
                 Action::Persist(change) => {
-                    connection.operations.push_back(Operation::Persist(change))
+                    connection.operations.push_back(Operation::Persist(change));
                 }
                 Action::Read(page) => connection.operations.push_back(Operation::Read(page)),
                 Action::Remember(inflight) => {
@@ -457,7 +457,7 @@ impl World {
         for connection in self.connections.drain(..) {
             self.links[connection.link].cut(&mut self.rng);
         }
-        self.gathered = Default::default();
+        self.gathered = Gathered::default();
         for log in &mut self.log {
             log.forget();
         }

@@ -237,12 +237,12 @@ impl Reader {
                 let (packet, _) = packet
                     .map_err(|error| unreadable(&error))?
                     .ok_or("cut off")?;
-                self.from_v5(packet).map(Some)
+                self.read_v5(packet).map(Some)
             }
         }
     }
 
-    fn from_v5(&mut self, packet: rmqtt_codec::v5::Packet) -> Result<FromServer, String> {
+    fn read_v5(&mut self, packet: rmqtt_codec::v5::Packet) -> Result<FromServer, String> {
         use rmqtt_codec::v5::Packet;
         Ok(match packet {
             Packet::ConnectAck(ack) if u8::from(ack.reason_code) == 0 => FromServer::Connected {
@@ -254,7 +254,7 @@ impl Reader {
                 let mut topic = publish.topic.to_string();
                 if let Some(alias) = alias {
                     if topic.is_empty() {
-                        topic = self.aliases.get(&alias).ok_or("unknown alias")?.clone();
+                        topic.clone_from(self.aliases.get(&alias).ok_or("unknown alias")?);
                     } else {
                         self.aliases.insert(alias, topic.clone());
                     }

@@ -8,16 +8,8 @@ use std::{
 };
 
 use homing::{
-    domain::{
-        ids::ConversationId,
-        message::{Position, Sequence},
-    },
-    mqtt::{
-        packet::{PacketId, Version},
-        publishes::Verdict,
-        reason::ReasonCode,
-        session::Limits,
-    },
+    domain::{ids::ConversationId, message::Sequence},
+    mqtt::{packet::Version, publishes::Verdict, reason::ReasonCode, session::Limits},
 };
 use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
 
@@ -26,7 +18,7 @@ use crate::{
     device::Phone,
     invariants::{Check, Watch, Who, ensure},
     link::Link,
-    log::{Conversation, Device, News, Stored, User},
+    log::{Conversation, Device, News, Stored, Unsettled, User},
     wire::{Hello, Wish},
 };
 
@@ -37,7 +29,7 @@ const ROUNDS_MAX: usize = 3000;
 #[derive(Debug, Default)]
 pub(crate) struct Gathered {
     pub(crate) settled: BTreeMap<(Device, ConversationId), i64>,
-    pub(crate) inflight: BTreeMap<Device, (u64, Vec<(Position, Option<PacketId>)>)>,
+    pub(crate) inflight: BTreeMap<Device, (u64, Unsettled)>,
 }
 
 #[derive(Debug)]
@@ -228,16 +220,15 @@ impl World {
                 sequence,
                 message,
             }) => {
-                let verdict = match sequence {
-                    Some(sequence) => Verdict::Committed(Sequence::new(sequence).unwrap()),
-                    None => {
-                        self.refused.insert(message.clone());
-                        Verdict::Refused {
-                            code: ReasonCode::NOT_AUTHORIZED,
-                            why: "not yours".to_owned(),
-                            message_id: Some(message),
-                            topic: format!("c/{}/send", log.id),
-                        }
+                let verdict = if let Some(sequence) = sequence {
+                    Verdict::Committed(Sequence::new(sequence).unwrap())
+                } else {
+                    self.refused.insert(message.clone());
+                    Verdict::Refused {
+                        code: ReasonCode::NOT_AUTHORIZED,
+                        why: "not yours".to_owned(),
+                        message_id: Some(message),
+                        topic: format!("c/{}/send", log.id),
                     }
                 };
                 let here =
@@ -367,7 +358,7 @@ fn epoch() -> Instant {
 
 fn limits(rng: &mut SmallRng) -> Limits {
     Limits {
-        keep_alive_max: Duration::from_secs(60),
+        keep_alive_max: Duration::from_mins(1),
         session_expiry_max: Duration::from_secs(1_000_000),
         inflight_max: NonZeroU16::new(rng.random_range(1..7)).unwrap(),
         receive_max: NonZeroU16::new(4).unwrap(),
@@ -378,7 +369,7 @@ fn limits(rng: &mut SmallRng) -> Limits {
         outbound_bytes_max: rng.random_range(100..800),
         backlog_entries_max: rng.random_range(1..8),
         publishes_per_second: if rng.random_bool(0.2) { 5 } else { 0 },
-        expiry_warning: Duration::from_secs(60),
+        expiry_warning: Duration::from_mins(1),
     }
 }
 

@@ -1,8 +1,9 @@
 //! Bytes to packets.
 //!
 //! Framing, PUBLISH and PUBACK are read here, since nearly every packet is one of them, and
-//! CONNECT, whose sender must learn what is wrong; the rest is read by `rmqtt-codec`. What that crate lets through and the
-//! standard forbids is checked here too. A broken peer gets a reason code, never a panic.
+//! CONNECT, whose sender must learn what is wrong with it; the others by `rmqtt-codec`. What
+//! that crate lets through and the standard forbids is checked here too. A broken peer gets
+//! a reason code, never a panic.
 
 mod connect;
 mod publish;
@@ -94,7 +95,7 @@ impl Decoder {
         let frame = buffer.split_to(header.packet_bytes());
         match self.version {
             None => {
-                let body = frame.freeze().slice(header.own_bytes..);
+                let body = frame.freeze().slice(header.body_at..);
                 let version = connect::version(&body)?;
                 self.version = Some(version);
                 let connect = connect::decode(version, body)?;
@@ -137,7 +138,8 @@ impl Decoder {
 #[derive(Clone, Copy)]
 struct Header {
     first_byte: u8,
-    own_bytes: usize,
+    /// Where the rest begins.
+    body_at: usize,
     remaining_bytes: usize,
 }
 
@@ -152,7 +154,7 @@ impl Header {
             if byte & 0x80 == 0 {
                 return Ok(Some(Self {
                     first_byte,
-                    own_bytes: place + 2,
+                    body_at: place + 2,
                     remaining_bytes,
                 }));
             }
@@ -173,7 +175,7 @@ impl Header {
     }
 
     fn packet_bytes(self) -> usize {
-        self.own_bytes + self.remaining_bytes
+        self.body_at + self.remaining_bytes
     }
 }
 
@@ -184,11 +186,11 @@ fn decode_packet(
 ) -> Result<Packet, CodecError> {
     match header.kind() {
         kind::PUBLISH => {
-            frame.advance(header.own_bytes);
+            frame.advance(header.body_at);
             publish::decode(version, header.flags(), frame.freeze())
         }
         kind::PUBACK => {
-            frame.advance(header.own_bytes);
+            frame.advance(header.body_at);
             publish::decode_puback(version, frame.freeze())
         }
         kind::PINGREQ if header.remaining_bytes == 0 => Ok(Packet::PingReq),

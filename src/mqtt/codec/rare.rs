@@ -12,7 +12,7 @@ use crate::mqtt::{
 
 pub(super) fn decode_v3(header: Header, mut frame: BytesMut) -> Result<Packet, CodecError> {
     if header.kind() == kind::SUBSCRIBE {
-        check_subscribe_bits_v3(frame.get(header.own_bytes..).unwrap_or_default())?;
+        check_subscribe_bits_v3(frame.get(header.body_at..).unwrap_or_default())?;
     }
     if header.kind() == kind::DISCONNECT && header.remaining_bytes != 0 {
         return Err(malformed("DISCONNECT has a body"));

@@ -124,7 +124,7 @@ enum Answer {
 #[derive(Debug)]
 #[expect(
     clippy::struct_field_names,
-    reason = "Session Expiry is the word of the standard"
+    reason = "Session Expiry is a term of MQTT"
 )]
 pub struct Session {
     version: Version,

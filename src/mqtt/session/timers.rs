@@ -32,11 +32,13 @@ impl Session {
             .keep_alive
             .is_some_and(|keep_alive| now >= self.last_heard + keep_alive)
         {
-            // [MQTT-3.1.2-22]
-            self.close(
-                ReasonCode::KEEP_ALIVE_TIMEOUT,
-                "nothing was heard for too long",
-            );
+            if self.can_read(now) {
+                // [MQTT-3.1.2-22]
+                let why = "nothing was heard for too long";
+                self.close(ReasonCode::KEEP_ALIVE_TIMEOUT, why);
+            } else {
+                self.last_heard = now; // nobody listened
+            }
         }
         if self.remember_at.is_some_and(|at| now >= at) {
             self.remember_at = None;

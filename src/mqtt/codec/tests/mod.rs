@@ -113,7 +113,7 @@ proptest! {
         if let Ok(Some(header)) = Header::read(&bytes)
             && (2..100).contains(&bytes.len())
         {
-            let body = bytes.get(header.own_bytes..).unwrap_or_default().to_vec();
+            let body = bytes.get(header.body_at..).unwrap_or_default().to_vec();
             bytes = vec![bytes[0], u8::try_from(body.len()).unwrap()];
             bytes.extend(body);
         }
@@ -135,196 +135,194 @@ fn assert_refused(version: Version, cases: &[(&str, &[u8])]) {
     }
 }
 
+const FORBIDDEN_IN_3: &[(&str, &[u8])] = &[
+    (
+        "password without user name",
+        b"\x10\x12\0\x04MQTT\x04\x42\0\0\0\x01a\0\x03abc",
+    ),
+    (
+        "bytes after CONNECT",
+        b"\x10\x0e\0\x04MQTT\x04\x02\0\0\0\x01a\0",
+    ),
+    (
+        "reserved connect flag",
+        b"\x10\x0d\0\x04MQTT\x04\x03\0\0\0\x01a",
+    ),
+    (
+        "will QoS without will",
+        b"\x10\x0d\0\x04MQTT\x04\x0a\0\0\0\x01a",
+    ),
+    (
+        "NUL in the client id",
+        b"\x10\x0d\0\x04MQTT\x04\x02\0\0\0\x01\0",
+    ),
+    (
+        "no client id, no clean session",
+        b"\x10\x0c\0\x04MQTT\x04\x00\0\0\0\0",
+    ),
+    (
+        "MQIsdp of level 4",
+        b"\x10\x0f\0\x06MQIsdp\x04\x02\0\0\0\x01a",
+    ),
+    ("DUP with QoS 0", b"\x38\x03\0\x01a"),
+    ("QoS 2", b"\x34\x05\0\x01a\0\x01"),
+    ("QoS 3", b"\x36\x05\0\x01a\0\x01"),
+    ("wildcard in a topic", b"\x30\x03\0\x01+"),
+    ("NUL in a topic", b"\x30\x03\0\x01\0"),
+    ("empty topic", b"\x30\x02\0\0"),
+    ("topic that is not UTF-8", b"\x30\x03\0\x01\xff"),
+    ("surrogate in a topic", b"\x30\x05\0\x03\xed\xa0\x80"),
+    ("packet id 0", b"\x32\x05\0\x01a\0\0"),
+    ("PUBACK of 0", b"\x40\x02\0\0"),
+    ("PUBACK too long", b"\x40\x03\0\x01\0"),
+    ("PUBACK with flags", b"\x41\x02\0\x01"),
+    ("SUBSCRIBE without its flags", b"\x80\x06\0\x01\0\x01a\0"),
+    ("SUBSCRIBE without filters", b"\x82\x02\0\x01"),
+    ("SUBSCRIBE with an empty filter", b"\x82\x05\0\x01\0\0\0"),
+    ("SUBSCRIBE of packet id 0", b"\x82\x06\0\0\0\x01a\0"),
+    (
+        "reserved bits of a subscription",
+        b"\x82\x06\0\x01\0\x01a\x05",
+    ),
+    ("SUBSCRIBE with QoS 3", b"\x82\x06\0\x01\0\x01a\x03"),
+    ("NUL in a filter", b"\x82\x06\0\x01\0\x01\0\0"),
+    ("UNSUBSCRIBE without filters", b"\xa2\x02\0\x01"),
+    ("PINGREQ with a body", b"\xc0\x01\0"),
+    ("PINGREQ with flags", b"\xc1\0"),
+    ("DISCONNECT with a body", b"\xe0\x01\0"),
+    (
+        "a remaining length of five bytes",
+        b"\x30\xff\xff\xff\xff\x01",
+    ),
+    ("a packet that is too large", b"\x30\xff\x7f"),
+    ("AUTH", b"\xf0\0"),
+    ("packet type 0", b"\x00\0"),
+    ("PUBREC", b"\x50\x02\0\x01"),
+    ("CONNACK", b"\x20\x02\0\0"),
+];
+
 #[test]
 fn what_mqtt_3_forbids_is_refused() {
-    assert_refused(
-        Version::V311,
-        &[
-            (
-                "password without user name",
-                b"\x10\x12\0\x04MQTT\x04\x42\0\0\0\x01a\0\x03abc",
-            ),
-            (
-                "bytes after CONNECT",
-                b"\x10\x0e\0\x04MQTT\x04\x02\0\0\0\x01a\0",
-            ),
-            (
-                "reserved connect flag",
-                b"\x10\x0d\0\x04MQTT\x04\x03\0\0\0\x01a",
-            ),
-            (
-                "will QoS without will",
-                b"\x10\x0d\0\x04MQTT\x04\x0a\0\0\0\x01a",
-            ),
-            (
-                "NUL in the client id",
-                b"\x10\x0d\0\x04MQTT\x04\x02\0\0\0\x01\0",
-            ),
-            (
-                "no client id, no clean session",
-                b"\x10\x0c\0\x04MQTT\x04\x00\0\0\0\0",
-            ),
-            (
-                "MQIsdp of level 4",
-                b"\x10\x0f\0\x06MQIsdp\x04\x02\0\0\0\x01a",
-            ),
-            ("DUP with QoS 0", b"\x38\x03\0\x01a"),
-            ("QoS 2", b"\x34\x05\0\x01a\0\x01"),
-            ("QoS 3", b"\x36\x05\0\x01a\0\x01"),
-            ("wildcard in a topic", b"\x30\x03\0\x01+"),
-            ("NUL in a topic", b"\x30\x03\0\x01\0"),
-            ("empty topic", b"\x30\x02\0\0"),
-            ("topic that is not UTF-8", b"\x30\x03\0\x01\xff"),
-            ("surrogate in a topic", b"\x30\x05\0\x03\xed\xa0\x80"),
-            ("packet id 0", b"\x32\x05\0\x01a\0\0"),
-            ("PUBACK of 0", b"\x40\x02\0\0"),
-            ("PUBACK too long", b"\x40\x03\0\x01\0"),
-            ("PUBACK with flags", b"\x41\x02\0\x01"),
-            ("SUBSCRIBE without its flags", b"\x80\x06\0\x01\0\x01a\0"),
-            ("SUBSCRIBE without filters", b"\x82\x02\0\x01"),
-            ("SUBSCRIBE with an empty filter", b"\x82\x05\0\x01\0\0\0"),
-            ("SUBSCRIBE of packet id 0", b"\x82\x06\0\0\0\x01a\0"),
-            (
-                "reserved bits of a subscription",
-                b"\x82\x06\0\x01\0\x01a\x05",
-            ),
-            ("SUBSCRIBE with QoS 3", b"\x82\x06\0\x01\0\x01a\x03"),
-            ("NUL in a filter", b"\x82\x06\0\x01\0\x01\0\0"),
-            ("UNSUBSCRIBE without filters", b"\xa2\x02\0\x01"),
-            ("PINGREQ with a body", b"\xc0\x01\0"),
-            ("PINGREQ with flags", b"\xc1\0"),
-            ("DISCONNECT with a body", b"\xe0\x01\0"),
-            (
-                "a remaining length of five bytes",
-                b"\x30\xff\xff\xff\xff\x01",
-            ),
-            ("a packet that is too large", b"\x30\xff\x7f"),
-            ("AUTH", b"\xf0\0"),
-            ("packet type 0", b"\x00\0"),
-            ("PUBREC", b"\x50\x02\0\x01"),
-            ("CONNACK", b"\x20\x02\0\0"),
-        ],
-    );
+    assert_refused(Version::V311, FORBIDDEN_IN_3);
 }
+
+const FORBIDDEN_IN_5: &[(&str, &[u8])] = &[
+    (
+        "bytes after CONNECT",
+        b"\x10\x0f\0\x04MQTT\x05\x02\0\0\0\0\x01a\0",
+    ),
+    (
+        "reserved connect flag",
+        b"\x10\x0e\0\x04MQTT\x05\x03\0\0\0\0\x01a",
+    ),
+    (
+        "will retain without will",
+        b"\x10\x0e\0\x04MQTT\x05\x22\0\0\0\0\x01a",
+    ),
+    (
+        "will QoS without will",
+        b"\x10\x0e\0\x04MQTT\x05\x0a\0\0\0\0\x01a",
+    ),
+    (
+        "will QoS 3",
+        b"\x10\x14\0\x04MQTT\x05\x1e\0\0\0\0\x01a\0\0\x01t\0\0",
+    ),
+    (
+        "receive maximum 0",
+        b"\x10\x11\0\x04MQTT\x05\x02\0\0\x03\x21\0\0\0\x01a",
+    ),
+    (
+        "maximum packet size 0",
+        b"\x10\x13\0\x04MQTT\x05\x02\0\0\x05\x27\0\0\0\0\0\x01a",
+    ),
+    (
+        "a property twice",
+        b"\x10\x14\0\x04MQTT\x05\x02\0\0\x06\x21\0\x01\x21\0\x01\0\x01a",
+    ),
+    (
+        "an unknown property",
+        b"\x10\x10\0\x04MQTT\x05\x02\0\0\x02\x7f\0\0\x01a",
+    ),
+    (
+        "request problem information 2",
+        b"\x10\x10\0\x04MQTT\x05\x02\0\0\x02\x17\x02\0\x01a",
+    ),
+    (
+        "authentication data alone",
+        b"\x10\x12\0\x04MQTT\x05\x02\0\0\x04\x16\0\x01x\0\x01a",
+    ),
+    (
+        "PUBLISH: a property twice",
+        b"\x30\x0a\0\x01a\x06\x23\0\x01\x23\0\x01",
+    ),
+    ("PUBLISH: an unknown property", b"\x30\x06\0\x01a\x02\x11\0"),
+    (
+        "PUBLISH: a property that is cut off",
+        b"\x30\x06\0\x01a\x02\x23\0",
+    ),
+    (
+        "PUBLISH: properties that are cut off",
+        b"\x30\x05\0\x01a\x09\x23",
+    ),
+    (
+        "PUBLISH: subscription identifier",
+        b"\x30\x06\0\x01a\x02\x0b\x01",
+    ),
+    ("PUBLISH: payload format 2", b"\x30\x06\0\x01a\x02\x01\x02"),
+    (
+        "PUBLISH: wildcard in the response topic",
+        b"\x30\x08\0\x01a\x04\x08\0\x01#",
+    ),
+    ("PUBLISH: neither topic nor alias", b"\x30\x03\0\0\0"),
+    (
+        "PUBLISH: property length of five bytes",
+        b"\x30\x08\0\x01a\xff\xff\xff\xff\x01",
+    ),
+    ("PUBACK: unknown reason", b"\x40\x03\0\x01\x01"),
+    ("PUBACK: unknown property", b"\x40\x06\0\x01\0\x02\x11\0"),
+    (
+        "PUBACK: reason string twice",
+        b"\x40\x0a\0\x01\0\x06\x1f\0\0\x1f\0\0",
+    ),
+    (
+        "PUBACK: bytes after its properties",
+        b"\x40\x05\0\x01\0\0\0",
+    ),
+    (
+        "SUBSCRIBE: subscription identifier 0",
+        b"\x82\x09\0\x01\x02\x0b\0\0\x01a\0",
+    ),
+    (
+        "SUBSCRIBE: identifier twice",
+        b"\x82\x0b\0\x01\x04\x0b\x01\x0b\x01\0\x01a\0",
+    ),
+    (
+        "SUBSCRIBE: retain handling 3",
+        b"\x82\x07\0\x01\0\0\x01a\x30",
+    ),
+    ("SUBSCRIBE: reserved bits", b"\x82\x07\0\x01\0\0\x01a\x40"),
+    ("SUBSCRIBE: QoS 3", b"\x82\x07\0\x01\0\0\x01a\x03"),
+    (
+        "SUBSCRIBE: unknown property",
+        b"\x82\x09\0\x01\x02\x11\0\0\x01a\0",
+    ),
+    (
+        "SUBSCRIBE: No Local of a share",
+        b"\x82\x0e\0\x01\0\0\x08$share/a\x04",
+    ),
+    ("SUBSCRIBE: empty filter", b"\x82\x06\0\x01\0\0\0\0"),
+    ("UNSUBSCRIBE: empty filter", b"\xa2\x05\0\x01\0\0\0"),
+    ("UNSUBSCRIBE: packet id 0", b"\xa2\x06\0\0\0\0\x01a"),
+    ("DISCONNECT: unknown property", b"\xe0\x04\0\x02\x21\0"),
+    ("DISCONNECT: unknown reason", b"\xe0\x01\x01"),
+    ("DISCONNECT: server reference", b"\xe0\x06\0\x04\x1c\0\x01a"),
+    ("DISCONNECT: bytes after it", b"\xe0\x03\0\0\0"),
+    ("QoS 2", b"\x34\x06\0\x01a\0\x01\0"),
+];
 
 #[test]
 fn what_mqtt_5_forbids_is_refused() {
-    assert_refused(
-        Version::V5,
-        &[
-            (
-                "bytes after CONNECT",
-                b"\x10\x0f\0\x04MQTT\x05\x02\0\0\0\0\x01a\0",
-            ),
-            (
-                "reserved connect flag",
-                b"\x10\x0e\0\x04MQTT\x05\x03\0\0\0\0\x01a",
-            ),
-            (
-                "will retain without will",
-                b"\x10\x0e\0\x04MQTT\x05\x22\0\0\0\0\x01a",
-            ),
-            (
-                "will QoS without will",
-                b"\x10\x0e\0\x04MQTT\x05\x0a\0\0\0\0\x01a",
-            ),
-            (
-                "will QoS 3",
-                b"\x10\x14\0\x04MQTT\x05\x1e\0\0\0\0\x01a\0\0\x01t\0\0",
-            ),
-            (
-                "receive maximum 0",
-                b"\x10\x11\0\x04MQTT\x05\x02\0\0\x03\x21\0\0\0\x01a",
-            ),
-            (
-                "maximum packet size 0",
-                b"\x10\x13\0\x04MQTT\x05\x02\0\0\x05\x27\0\0\0\0\0\x01a",
-            ),
-            (
-                "a property twice",
-                b"\x10\x14\0\x04MQTT\x05\x02\0\0\x06\x21\0\x01\x21\0\x01\0\x01a",
-            ),
-            (
-                "an unknown property",
-                b"\x10\x10\0\x04MQTT\x05\x02\0\0\x02\x7f\0\0\x01a",
-            ),
-            (
-                "request problem information 2",
-                b"\x10\x10\0\x04MQTT\x05\x02\0\0\x02\x17\x02\0\x01a",
-            ),
-            (
-                "authentication data alone",
-                b"\x10\x12\0\x04MQTT\x05\x02\0\0\x04\x16\0\x01x\0\x01a",
-            ),
-            (
-                "PUBLISH: a property twice",
-                b"\x30\x0a\0\x01a\x06\x23\0\x01\x23\0\x01",
-            ),
-            ("PUBLISH: an unknown property", b"\x30\x06\0\x01a\x02\x11\0"),
-            (
-                "PUBLISH: a property that is cut off",
-                b"\x30\x06\0\x01a\x02\x23\0",
-            ),
-            (
-                "PUBLISH: properties that are cut off",
-                b"\x30\x05\0\x01a\x09\x23",
-            ),
-            (
-                "PUBLISH: subscription identifier",
-                b"\x30\x06\0\x01a\x02\x0b\x01",
-            ),
-            ("PUBLISH: payload format 2", b"\x30\x06\0\x01a\x02\x01\x02"),
-            (
-                "PUBLISH: wildcard in the response topic",
-                b"\x30\x08\0\x01a\x04\x08\0\x01#",
-            ),
-            ("PUBLISH: neither topic nor alias", b"\x30\x03\0\0\0"),
-            (
-                "PUBLISH: property length of five bytes",
-                b"\x30\x08\0\x01a\xff\xff\xff\xff\x01",
-            ),
-            ("PUBACK: unknown reason", b"\x40\x03\0\x01\x01"),
-            ("PUBACK: unknown property", b"\x40\x06\0\x01\0\x02\x11\0"),
-            (
-                "PUBACK: reason string twice",
-                b"\x40\x0a\0\x01\0\x06\x1f\0\0\x1f\0\0",
-            ),
-            (
-                "PUBACK: bytes after its properties",
-                b"\x40\x05\0\x01\0\0\0",
-            ),
-            (
-                "SUBSCRIBE: subscription identifier 0",
-                b"\x82\x09\0\x01\x02\x0b\0\0\x01a\0",
-            ),
-            (
-                "SUBSCRIBE: identifier twice",
-                b"\x82\x0b\0\x01\x04\x0b\x01\x0b\x01\0\x01a\0",
-            ),
-            (
-                "SUBSCRIBE: retain handling 3",
-                b"\x82\x07\0\x01\0\0\x01a\x30",
-            ),
-            ("SUBSCRIBE: reserved bits", b"\x82\x07\0\x01\0\0\x01a\x40"),
-            ("SUBSCRIBE: QoS 3", b"\x82\x07\0\x01\0\0\x01a\x03"),
-            (
-                "SUBSCRIBE: unknown property",
-                b"\x82\x09\0\x01\x02\x11\0\0\x01a\0",
-            ),
-            (
-                "SUBSCRIBE: No Local of a share",
-                b"\x82\x0e\0\x01\0\0\x08$share/a\x04",
-            ),
-            ("SUBSCRIBE: empty filter", b"\x82\x06\0\x01\0\0\0\0"),
-            ("UNSUBSCRIBE: empty filter", b"\xa2\x05\0\x01\0\0\0"),
-            ("UNSUBSCRIBE: packet id 0", b"\xa2\x06\0\0\0\0\x01a"),
-            ("DISCONNECT: unknown property", b"\xe0\x04\0\x02\x21\0"),
-            ("DISCONNECT: unknown reason", b"\xe0\x01\x01"),
-            ("DISCONNECT: server reference", b"\xe0\x06\0\x04\x1c\0\x01a"),
-            ("DISCONNECT: bytes after it", b"\xe0\x03\0\0\0"),
-            ("QoS 2", b"\x34\x06\0\x01a\0\x01\0"),
-        ],
-    );
+    assert_refused(Version::V5, FORBIDDEN_IN_5);
 }
 
 #[test]
