@@ -45,7 +45,9 @@ create table participants (
     primary key (conversation_id, user_id)
 ) with (fillfactor = 70);
 
-create index participants_user on participants (user_id);
+-- Both columns, so that a look-up of one participant is good by either index, and a wrong
+-- estimate cannot make it read all conversations of a user. So with device_cursors.
+create index participants_user on participants (user_id, conversation_id);
 
 -- One row per entry: messages of participants, and what the server writes (membership).
 create table messages (
@@ -76,6 +78,14 @@ create table messages_0 partition of messages for values with (modulus 4, remain
 create table messages_1 partition of messages for values with (modulus 4, remainder 1);
 create table messages_2 partition of messages for values with (modulus 4, remainder 2);
 create table messages_3 partition of messages for values with (modulus 4, remainder 3);
+
+-- While most conversations hold one message, the planner believes that all do, and that a
+-- repeat is found as well by reading its conversation from the primary key; in a long one
+-- that is a disaster. So it is told that all messages may be of the one it asks for.
+alter table messages_0 alter column conversation_id set (n_distinct = 1);
+alter table messages_1 alter column conversation_id set (n_distinct = 1);
+alter table messages_2 alter column conversation_id set (n_distinct = 1);
+alter table messages_3 alter column conversation_id set (n_distinct = 1);
 
 create table devices (
     device_id bigint generated always as identity primary key,
@@ -122,7 +132,7 @@ create table device_cursors (
     primary key (conversation_id, device_id)
 ) with (fillfactor = 70);
 
-create index device_cursors_device on device_cursors (device_id);
+create index device_cursors_device on device_cursors (device_id, conversation_id);
 
 -- Committed facts for those who act on them later: the fan-out after a crash, push,
 -- webhooks. One row per (conversation, batch). Rows leave when all consumers have passed.
@@ -184,6 +194,7 @@ begin
                     bodies, extras, ref_seqs) with ordinality
             as i (conversation_id, sender_id, sender_device, client_message_id, type, body, extra, ref_seq)
     ), judged as (
+        -- `limit 1` makes a look-up of each sub-query, whatever the planner knows of the tables.
         -- A repeat is answered first: whoever was removed since still learns that it is stored.
         select i.*, c.last_seq, c.last_ordinal, c.members_version, d.seq as first_seq, d.created_at as first_at,
             case when d.seq is not null then 1
@@ -192,17 +203,19 @@ begin
                  else 0 end::smallint as outcome
         from input i
         left join lateral (
-            select c.* from conversations c where c.conversation_id = i.conversation_id
+            select c.* from conversations c where c.conversation_id = i.conversation_id limit 1
         ) c on true
         left join lateral (
             select m.seq, m.created_at from messages m
             where m.conversation_id = i.conversation_id and m.sender_id = i.sender_id
               and m.client_message_id = i.client_message_id
+            limit 1
         ) d on true
         left join lateral (
             select p.user_id from participants p
             where p.conversation_id = i.conversation_id and p.user_id = i.sender_id
               and p.left_seq is null and p.role <> 'readonly'
+            limit 1
         ) p on true
     ), numbered as (
         select j.*, row_number() over (partition by j.outcome, j.conversation_id order by j.item) as place
@@ -297,23 +310,38 @@ begin
 end
 $$;
 
--- Disconnects a device, and ends its session unless it is kept. False: taken over meanwhile.
-create function close_session(
-    device bigint, held_generation bigint, keep boolean, expiry bigint, unacknowledged jsonb
-) returns boolean
+-- Disconnects devices, and ends the sessions that are not kept. One element per device;
+-- whoever was taken over meanwhile is left alone. Returns how many were disconnected.
+create function close_sessions(
+    devices bigint[], held_generations bigint[], keeps boolean[], expiries bigint[], unacknowledged jsonb[]
+) returns integer
 language plpgsql as $$
+declare
+    closed bigint[];
+    ended bigint[];
 begin
-    update sessions
-    set generation = held_generation, node = null, disconnected_at = now(), is_present = keep,
-        expiry_seconds = expiry, expires_at = now() + make_interval(secs => expiry), inflight = unacknowledged
-    where device_id = device and generation <= held_generation;
-    if not found then
-        return false;
+    -- In the order of the ids, so that two of them cannot wait in a circle.
+    perform 1 from sessions s where s.device_id = any (devices) order by s.device_id for no key update;
+
+    with input as (
+        select i.* from unnest(devices, held_generations, keeps, expiries, unacknowledged)
+            as i (device_id, generation, keep, expiry, inflight)
+    ), updated as (
+        update sessions s
+        set generation = i.generation, node = null, disconnected_at = now(), is_present = i.keep,
+            expiry_seconds = i.expiry, expires_at = now() + make_interval(secs => i.expiry),
+            inflight = i.inflight
+        from input i
+        where s.device_id = i.device_id and s.generation <= i.generation
+        returning s.device_id, i.keep
+    )
+    select array_agg(u.device_id), array_agg(u.device_id) filter (where not u.keep)
+    into closed, ended from updated u;
+
+    if ended is not null then
+        perform end_sessions(ended);
     end if;
-    if not keep then
-        perform end_sessions(array[device]);
-    end if;
-    return true;
+    return coalesce(array_length(closed, 1), 0);
 end
 $$;
 
@@ -354,8 +382,9 @@ begin
 
     return query
     with furthest as (
-        select i.conversation_id, i.user_id, max(i.read_seq) as read_seq,
-               max(greatest(i.delivered_seq, i.read_seq)) as delivered_seq
+        -- Not null but 0 for what was not reported: least() and greatest() pass over nulls.
+        select i.conversation_id, i.user_id, coalesce(max(i.read_seq), 0) as read_seq,
+               coalesce(max(greatest(i.delivered_seq, i.read_seq)), 0) as delivered_seq
         from unnest(user_ids, conversation_ids, delivered_seqs, read_seqs)
             as i (user_id, conversation_id, delivered_seq, read_seq)
         where i.delivered_seq is not null or i.read_seq is not null

@@ -15,20 +15,21 @@ interop=$target/interop
 postgres_dir=
 postgres_pid=
 smoke_dir=
+failed=()
 
 export SQLX_OFFLINE=true
 if ! [ -t 1 ]; then export CARGO_TERM_COLOR=never; fi
 
-# step NAME COMMAND...: runs it, says how it went, stops at a failure.
+# step NAME COMMAND...: runs it and says how it went; a failure does not hide the next one.
 step() {
-    local name=$1 log="$logs/${1//[ /]/-}.log" began=$SECONDS
+    local name=$1 log="$logs/${1//[^a-z]/-}.log" began=$SECONDS
     shift
     if "$@" >"$log" 2>&1; then
         printf 'ok    %s (%d s)\n' "$name" $((SECONDS - began))
     else
         cat "$log" >&2
-        printf 'FAIL  %s (%d s); its output is in %s\n' "$name" $((SECONDS - began)) "$log" >&2
-        exit 1
+        printf 'FAIL  %s (%d s); its output is in %s\n' "$name" $((SECONDS - began)) "$log"
+        failed+=("$name")
     fi
 }
 
@@ -142,3 +143,6 @@ step "queries" scripts/prepare-sqlx.sh --check
 step "tests" run_tests
 step "doc tests" cargo test --quiet --locked --doc
 step "scripts/run.sh" smoke
+
+if [ "${#failed[@]}" -gt 0 ]; then die "${#failed[@]} steps failed: ${failed[*]}"; fi
+say "everything holds"

@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, anyhow};
 use prometheus_client::registry::Registry;
 use secrecy::ExposeSecret as _;
 use sqlx::{PgPool, postgres::PgConnectOptions};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -190,7 +190,7 @@ async fn build(
         http: config.http.clone(),
         message_bytes_max: config.message.bytes_max,
     };
-    let addresses = listen(&config, lifecycle, &broker, state).await?;
+    let addresses = listen(&config, lifecycle, &broker, state)?;
     readiness.begin();
     let record = Record::write(&config.data_dir, &addresses)?;
     let edges = Edges {
@@ -205,15 +205,15 @@ async fn build(
     Ok((addresses, record))
 }
 
-async fn listen(
+fn listen(
     config: &Config,
     lifecycle: &Lifecycle,
     broker: &Broker,
     state: ApiState,
 ) -> Result<Addresses> {
     let soft = lifecycle.soft();
-    let mqtt = bind(config.mqtt.listen, "mqtt.listen").await?;
-    let http = bind(config.http.listen, "http.listen").await?;
+    let mqtt = bind(config.mqtt.listen, "mqtt.listen")?;
+    let http = bind(config.http.listen, "http.listen")?;
     let mut addresses = Addresses {
         mqtt: mqtt.local_addr()?,
         http: http.local_addr()?,
@@ -221,7 +221,7 @@ async fn listen(
     };
     if let Some(address) = config.tls.listen {
         let (settings, reload) = tls::open(config.tls.clone())?;
-        let listener = bind(address, "tls.listen").await?;
+        let listener = bind(address, "tls.listen")?;
         addresses.mqtts = Some(listener.local_addr()?);
         lifecycle.spawn("tls reload", reload.run(soft.clone()));
         lifecycle.spawn(
@@ -240,8 +240,21 @@ async fn listen(
     Ok(addresses)
 }
 
-async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
+/// Connections that may wait to be accepted: a storm of reconnects comes in one moment, and
+/// a dropped SYN costs its device a second. The kernel lowers it to its own bound.
+const BACKLOG: u32 = 16_384;
+
+fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {
+    let listen = || {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().with_context(|| {
         format!("{setting} = {address} cannot be listened on; choose another address or port")
     })
 }

@@ -67,6 +67,7 @@ pub(super) struct Database {
     retry: Range<Duration>,
     wait: Duration,
     metrics: BridgeMetrics,
+    stop: CancellationToken,
 }
 
 impl Database {
@@ -82,7 +83,13 @@ impl Database {
             wait: retry.start,
             retry,
             metrics,
+            stop: CancellationToken::new(),
         }
+    }
+
+    /// Gives up waiting for the store when nobody is there any more who could wait with it.
+    pub(super) fn stop_with(&mut self, stop: CancellationToken) {
+        self.stop = stop;
     }
 
     /// The connection, opened if there is none.
@@ -98,7 +105,8 @@ impl Database {
     }
 
     /// After a transient failure: waits, longer each time, and begins with a new connection.
-    pub(super) async fn retry_after(&mut self, error: &StoreError) {
+    /// False: the process stops, and there is no next time.
+    pub(super) async fn retry_after(&mut self, error: &StoreError) -> bool {
         tracing::warn!(
             error = error as &dyn std::error::Error,
             wait = ?self.wait,
@@ -106,8 +114,9 @@ impl Database {
         );
         self.metrics.store_failures.inc();
         self.conn = None;
-        tokio::time::sleep(self.wait).await;
+        let wait = tokio::time::sleep(self.wait);
         self.wait = (self.wait * 2).min(self.retry.end);
+        self.stop.run_until_cancelled(wait).await.is_some()
     }
 }
 
@@ -203,8 +212,11 @@ impl Writer {
                 }
                 Err(error) if error.is_transient() => {
                     is_uncertain = true;
-                    self.database.retry_after(&error).await;
-                    parts.push(part);
+                    if self.database.retry_after(&error).await {
+                        parts.push(part);
+                    } else {
+                        answers.extend(part.iter().map(|_| Err(Refusal::Unavailable)));
+                    }
                 }
                 // One of them is the reason: halve until it stands alone.
                 Err(_) if part.len() > 1 => {

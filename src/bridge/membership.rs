@@ -24,7 +24,7 @@ impl Writer {
         let MembershipRequest { change, reply } = request;
         let result = loop {
             match self.try_change(&change).await {
-                Err(error) if error.is_transient() => self.database.retry_after(&error).await,
+                Err(error) if error.is_transient() && self.database.retry_after(&error).await => {}
                 other => break other,
             }
         };

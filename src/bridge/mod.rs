@@ -21,6 +21,7 @@ mod users;
 use std::{
     hash::{BuildHasher as _, RandomState},
     sync::Arc,
+    time::Duration,
 };
 
 use sqlx::PgPool;
@@ -59,6 +60,8 @@ struct Inner {
     receipts: Arc<Receipts>,
     users: Users,
     participants_max: usize,
+    /// How long a connection waits for the store at its begin and its end.
+    patience: Duration,
     /// The name of this process among the nodes of a cluster.
     node: String,
 }
@@ -149,7 +152,7 @@ impl Bridge {
         message: NewMessage,
         reply: Reply,
         at: std::time::Instant,
-    ) -> Result<(), QueueFull> {
+    ) -> Result<(), Box<QueueFull>> {
         let incoming = Incoming {
             message,
             reply,
@@ -160,7 +163,9 @@ impl Bridge {
             let (mpsc::error::TrySendError::Full(work) | mpsc::error::TrySendError::Closed(work)) =
                 error;
             match work {
-                Work::Append(Incoming { message, reply, .. }) => QueueFull(message, reply),
+                Work::Append(Incoming { message, reply, .. }) => {
+                    Box::new(QueueFull(message, reply))
+                }
                 _ => unreachable!("what was sent comes back"),
             }
         })
@@ -237,6 +242,10 @@ impl Bridge {
 
     pub(crate) fn participants_max(&self) -> usize {
         self.0.participants_max
+    }
+
+    fn patience(&self) -> Duration {
+        self.0.patience
     }
 
     fn users(&self) -> &Users {

@@ -4,7 +4,10 @@
 //! somebody waits. Losing them repeats deliveries; it never skips one: cursors only rise.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,7 +29,7 @@ use crate::{
     store::{
         StoreError,
         cursors::{self, Moved, Settled},
-        sessions,
+        sessions::{self, Closing},
     },
     telemetry::metrics::BridgeMetrics,
 };
@@ -37,11 +40,16 @@ type Key = (UserId, Option<DeviceId>, ConversationId);
 /// Packet ids in flight, as the store keeps them; 0 is acknowledged and not settled.
 pub type Inflight = Vec<(u16, Position)>;
 
+/// Sessions closed in one statement.
+const CLOSING_MAX: usize = 500;
+
 /// Positions on their way to the store.
 #[derive(Debug)]
 pub struct Receipts {
     gathered: Mutex<Gathered>,
     is_urgent: Notify,
+    /// Something was not written in time: sessions are not opened before it is.
+    is_behind: AtomicBool,
     positions_max: usize,
     metrics: BridgeMetrics,
 }
@@ -50,7 +58,10 @@ pub struct Receipts {
 struct Gathered {
     positions: HashMap<Key, Reached>,
     inflight: HashMap<DeviceId, (i64, Inflight)>,
+    closing: Vec<Closing>,
     waiting: Vec<Waiting>,
+    /// Some of it should have been written before.
+    is_late: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,7 +80,7 @@ impl Reached {
 /// Who waits until what was gathered is stored.
 #[derive(Debug)]
 enum Waiting {
-    /// A connection that ends, so that the next one finds its cursors.
+    /// A connection that ends, so that the next one finds its session and its cursors.
     Flush(oneshot::Sender<()>),
     /// A report that is answered.
     Report {
@@ -102,6 +113,7 @@ impl Receipts {
         Self {
             gathered,
             is_urgent,
+            is_behind: AtomicBool::new(false),
             positions_max,
             metrics,
         }
@@ -127,6 +139,19 @@ impl Receipts {
         self.lock().inflight.insert(device, (generation, inflight));
     }
 
+    /// A connection could not wait until its session was closed: the next ones must.
+    pub(super) fn fell_behind(&self) {
+        self.lock().is_late = true;
+        self.is_behind.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits, after an outage, until what was gathered during it is stored.
+    pub(super) async fn caught_up(&self) {
+        if self.is_behind.load(Ordering::SeqCst) {
+            self.flushed().await;
+        }
+    }
+
     /// A user says how far they have got; the answer comes when it is stored.
     pub fn report(
         &self,
@@ -150,8 +175,18 @@ impl Receipts {
         self.is_urgent.notify_one();
     }
 
+    /// Closes a session, and waits until that and all that was gathered before is stored.
+    pub(super) async fn close(&self, closing: Closing) {
+        {
+            let mut gathered = self.lock();
+            gathered.inflight.remove(&closing.device);
+            gathered.closing.push(closing);
+        }
+        self.flushed().await;
+    }
+
     /// Waits until all that was gathered before is stored.
-    pub async fn flushed(&self) {
+    async fn flushed(&self) {
         let (done, is_done) = oneshot::channel();
         self.lock().waiting.push(Waiting::Flush(done));
         self.is_urgent.notify_one();
@@ -202,6 +237,9 @@ impl Receipts {
         let gathered = std::mem::take(&mut *self.lock());
         match write(pool, &gathered).await {
             Ok(written) => {
+                let later = self.lock();
+                self.is_behind.store(later.is_late, Ordering::SeqCst);
+                drop(later);
                 answer(gathered.waiting, &written.take_part);
                 Ok(written.moved)
             }
@@ -220,6 +258,10 @@ impl Receipts {
         for (device, inflight) in older.inflight {
             gathered.inflight.entry(device).or_insert(inflight);
         }
+        let newer = std::mem::replace(&mut gathered.closing, older.closing);
+        gathered.closing.extend(newer);
+        gathered.is_late = true;
+        self.is_behind.store(true, Ordering::SeqCst);
         let newer = std::mem::replace(&mut gathered.waiting, older.waiting);
         gathered.waiting.extend(newer);
     }
@@ -256,7 +298,11 @@ async fn write(pool: &PgPool, gathered: &Gathered) -> Result<Written, StoreError
         take_part: Vec::new(),
     };
     let reports = reports(gathered);
-    if gathered.positions.is_empty() && gathered.inflight.is_empty() && reports.is_empty() {
+    let is_empty = gathered.positions.is_empty()
+        && gathered.inflight.is_empty()
+        && gathered.closing.is_empty()
+        && reports.is_empty();
+    if is_empty {
         return Ok(written);
     }
     let mut conn = pool.acquire().await?;
@@ -278,6 +324,9 @@ async fn write(pool: &PgPool, gathered: &Gathered) -> Result<Written, StoreError
         .collect();
     if !inflight.is_empty() {
         sessions::save_inflight(&mut conn, &inflight).await?;
+    }
+    for closing in gathered.closing.chunks(CLOSING_MAX) {
+        sessions::close(&mut conn, closing).await?;
     }
     Ok(written)
 }

@@ -13,7 +13,7 @@ use crate::{
         StoreError,
         cursors::{self, Coverage},
         messages,
-        sessions::{self, OpenSession},
+        sessions::{self, Closing, OpenSession},
         users,
     },
 };
@@ -77,6 +77,9 @@ impl Bridge {
         &self,
         connecting: Connecting<'_>,
     ) -> Result<OpenedSession, BridgeError> {
+        tokio::time::timeout(self.patience(), self.receipts().caught_up())
+            .await
+            .map_err(|_| BridgeError::Unavailable)?;
         let mut conn = self.pool().acquire().await.map_err(StoreError::from)?;
         let Connecting {
             user,
@@ -138,21 +141,23 @@ impl Bridge {
     }
 
     /// Ends a connection: its session is kept if it has an expiry, and forgotten otherwise.
-    pub async fn close_session(
-        &self,
-        held: Held,
-        expiry_seconds: u32,
-        inflight: &Inflight,
-    ) -> Result<(), BridgeError> {
-        self.receipts().flushed().await;
-        let mut conn = self.pool().acquire().await.map_err(StoreError::from)?;
+    /// Its positions are written before. Many connections that end together share a write.
+    /// Does not wait for a store that is away: the write is done when it is back.
+    pub async fn close_session(&self, held: Held, expiry_seconds: u32, inflight: Inflight) {
         let Held {
             device, generation, ..
         } = held;
-        let (keep, expiry) = (expiry_seconds > 0, i64::from(expiry_seconds));
-        // False: taken over meanwhile, and no longer ours to close.
-        sessions::close(&mut conn, device, generation, keep, expiry, inflight).await?;
-        Ok(())
+        let closing = Closing {
+            device,
+            generation,
+            keep: expiry_seconds > 0,
+            expiry_seconds: i64::from(expiry_seconds),
+            inflight,
+        };
+        let closed = self.receipts().close(closing);
+        if tokio::time::timeout(self.patience(), closed).await.is_err() {
+            self.receipts().fell_behind();
+        }
     }
 
     /// The part of a log after a sequence that a user may see, in order.

@@ -96,6 +96,7 @@ impl Bridge {
             commits: commits.clone(),
             interval: store.relay_interval,
         };
+        let patience = store.acquire_timeout;
         let tasks = Tasks {
             writers,
             relay,
@@ -111,6 +112,7 @@ impl Bridge {
             receipts,
             users: Users::default(),
             participants_max: message.participants_max,
+            patience,
             node,
         }));
         Ok((bridge, tasks))
@@ -120,14 +122,16 @@ impl Bridge {
 impl Tasks {
     /// Hands every task to `spawn`. `stop` is cancelled when no device is connected any
     /// more: the relay and the flush end, and with the last sender the writers.
-    /// `hard` ends the writers at once.
+    /// Whoever waits for the store then is
+    /// told so. `hard` ends the writers at once.
     pub fn spawn(
         self,
         stop: &CancellationToken,
         hard: &CancellationToken,
         mut spawn: impl FnMut(&'static str, futures_util::future::BoxFuture<'static, ()>),
     ) {
-        for writer in self.writers {
+        for mut writer in self.writers {
+            writer.database.stop_with(stop.clone());
             spawn("writer", Box::pin(writer.run(hard.clone())));
         }
         spawn("relay", Box::pin(self.relay.run(stop.clone())));

@@ -166,7 +166,7 @@ impl Told {
         let lists = loop {
             match read(database, &stale).await {
                 Ok(lists) => break lists,
-                Err(error) if error.is_transient() => database.retry_after(&error).await,
+                Err(error) if error.is_transient() && database.retry_after(&error).await => {}
                 Err(error) => {
                     // The outbox keeps the commit; a reconnecting device reads the log.
                     tracing::error!(

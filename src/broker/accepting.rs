@@ -37,10 +37,10 @@ impl<S> Connection<S> {
     ) {
         match topic {
             PublishTopic::Send(conversation) => {
-                self.accept_message(ticket, conversation, payload, now)
+                self.accept_message(ticket, conversation, payload, now);
             }
             PublishTopic::Receipts(conversation) => {
-                self.accept_report(ticket, conversation, payload)
+                self.accept_report(ticket, conversation, payload);
             }
         }
     }
@@ -76,8 +76,8 @@ impl<S> Connection<S> {
             mailbox: self.mailbox.clone(),
             ticket: ticket.0,
         };
-        if let Err(QueueFull(message, reply)) = self.shared.bridge.try_publish(message, reply, now)
-        {
+        if let Err(full) = self.shared.bridge.try_publish(message, reply, now) {
+            let QueueFull(message, reply) = *full;
             let bridge = self.shared.bridge.clone();
             self.blocked = Some(Box::pin(
                 async move { bridge.publish(message, reply).await },
@@ -86,7 +86,7 @@ impl<S> Connection<S> {
     }
 
     fn accept_report(&mut self, ticket: Ticket, conversation: ConversationId, payload: &Bytes) {
-        let report = match serde_json::from_slice::<Report>(payload) {
+        let report = match Report::from_json(payload) {
             Ok(report) => report,
             Err(error) => {
                 let why = format!("not a receipt: {error}; send {{\"read\": 42}}");
@@ -122,7 +122,7 @@ impl<S> Connection<S> {
             Event::Verdict {
                 ticket,
                 verdict: Err(refused),
-            } => self.refused(Ticket(ticket), *refused),
+            } => self.refused(Ticket(ticket), &refused),
             Event::Reported {
                 ticket,
                 result: Ok(()),
@@ -162,7 +162,7 @@ impl<S> Connection<S> {
         }
     }
 
-    fn refused(&mut self, ticket: Ticket, refused: RefusedMessage) {
+    fn refused(&mut self, ticket: Ticket, refused: &RefusedMessage) {
         let topic = format!("c/{}/send", refused.conversation);
         let id = Some(refused.id.as_str().to_owned());
         self.refuse_for(ticket, refused.refusal, topic, id);

@@ -44,7 +44,7 @@ use crate::{
 /// How long the last bytes of a connection may take.
 const FAREWELL: std::time::Duration = std::time::Duration::from_secs(5);
 /// Output up to this size is kept for the next packets of an active connection.
-const OUTPUT_KEPT_BYTES: usize = 4096;
+const OUTPUT_KEPT_BYTES: usize = 512;
 
 /// An open connection and the session it holds.
 pub(super) struct Connection<S> {
@@ -88,7 +88,7 @@ impl Broker {
         let outcome = ConnectOutcome::Accepted;
         connects.get_or_create(&ConnectLabels { outcome }).inc();
         shared.metrics.connections.inc();
-        let (place, connection) = Connection::new(&shared, stream, opened);
+        let (place, connection) = Connection::new(&shared, stream, *opened);
         let cause = connection.run().await;
         shared.metrics.connections.dec();
         shared
@@ -102,7 +102,7 @@ impl Broker {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    fn new<'a>(shared: &Arc<Shared>, stream: S, opened: Opened<'a>) -> (Place<'a>, Self) {
+    fn new<'a>(shared: &Arc<Shared>, stream: S, opened: Opened<'a>) -> (Place<'a>, Box<Self>) {
         let Opened {
             place,
             held,
@@ -113,7 +113,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             inbound,
         } = opened;
         tracing::debug!(user = %subject, device = held.device.0, "connected");
-        let connection = Self {
+        // Boxed: it is moved once, and the task around it stays small.
+        let connection = Box::new(Self {
             shared: shared.clone(),
             stream,
             held,
@@ -128,11 +129,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             timer: Box::pin(tokio::time::sleep(std::time::Duration::ZERO)),
             stalled_since: None,
             ended: None,
-        };
+        });
         (place, connection)
     }
 
-    async fn run(mut self) -> DisconnectCause {
+    async fn run(mut self: Box<Self>) -> DisconnectCause {
         let cause = poll_fn(|cx| self.poll_drive(cx)).await;
         // What is still written has its own time, and nothing else waits for it.
         let farewell = async {
@@ -145,22 +146,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Writes what a later connection must find.
-    async fn close(mut self) {
+    async fn close(mut self: Box<Self>) {
         let bridge = &self.shared.bridge;
         bridge.commits().unsubscribe(self.held.user, &self.mailbox);
         self.settle();
         let expiry_seconds = self.session.session_expiry_seconds();
         let inflight = inflight(self.session.unsettled());
         let bridge = &self.shared.bridge;
-        if let Err(error) = bridge
-            .close_session(self.held, expiry_seconds, &inflight)
-            .await
-        {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "a session is not closed in the store; its next connection does it"
-            );
-        }
+        bridge
+            .close_session(self.held, expiry_seconds, inflight)
+            .await;
         tracing::debug!(user = %self.subject, device = self.held.device.0, "disconnected");
     }
 
@@ -168,9 +163,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<DisconnectCause> {
         loop {
             let now = handshake::now().instant;
+            if self.blocked.is_some() {
+                self.session.excuse_silence(now);
+            }
             self.session.handle_timeout(now);
             let mut has_moved = self.poll_mailbox(cx).is_ready();
             has_moved |= self.poll_operation(cx).is_ready();
+            self.give_up_blocked();
             has_moved |= self.poll_blocked(cx).is_ready();
             self.perform(now);
             has_moved |= self.poll_read(cx, now).is_ready();
@@ -226,6 +225,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         ready!(blocked.as_mut().poll(cx));
         self.blocked = None;
         Poll::Ready(())
+    }
+
+    /// A connection that must end does not wait for room in a queue: what has no room yet
+    /// is not acknowledged, and the device repeats it.
+    fn give_up_blocked(&mut self) {
+        if self.blocked.is_none() || !self.session.is_closing() {
+            return;
+        }
+        self.blocked = None;
+        while let Some(action) = self.session.poll_action() {
+            if let Action::Close { reason } = action {
+                self.end(cause(reason));
+            }
+        }
     }
 
     /// Does what the session says, in order. A full queue stops it.

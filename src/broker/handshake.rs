@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::BytesMut;
@@ -91,7 +91,7 @@ impl Refuse {
 pub(super) async fn open<'a, S>(
     shared: &'a Shared,
     stream: &mut S,
-) -> Result<Opened<'a>, HandshakeError>
+) -> Result<Box<Opened<'a>>, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -114,7 +114,18 @@ where
         }
     };
     decoder.set_packet_bytes_max(shared.config.packet_bytes_max);
-    match begin(shared, &connect).await {
+    // Few at a time: the memory that a session takes to open is used again by the next one.
+    let begun = async {
+        let _permit = shared.handshakes.acquire().await;
+        Box::pin(begin(shared, &connect)).await
+    };
+    // Whatever it waits for, an older connection or the store: there is an answer in time.
+    let begun = tokio::time::timeout(shared.config.connect_timeout, begun);
+    let begun = begun.await.unwrap_or_else(|_| {
+        let why = "the server is busy; connect again later";
+        Err(Refuse::new(ReasonCode::SERVER_UNAVAILABLE, why))
+    });
+    match begun {
         Ok(begun) => {
             let Begun {
                 place,
@@ -123,7 +134,7 @@ where
                 mailbox,
                 session,
             } = begun;
-            Ok(Opened {
+            Ok(Box::new(Opened {
                 place,
                 held,
                 subject,
@@ -131,14 +142,14 @@ where
                 session,
                 decoder,
                 inbound,
-            })
+            }))
         }
         Err(Refuse(code, why)) => {
             refuse(stream, connect.version, code, &why).await;
             Err(match code {
-                ReasonCode::SERVER_UNAVAILABLE | ReasonCode::SERVER_SHUTTING_DOWN => {
-                    HandshakeError::Unavailable(why)
-                }
+                ReasonCode::SERVER_UNAVAILABLE
+                | ReasonCode::SERVER_BUSY
+                | ReasonCode::SERVER_SHUTTING_DOWN => HandshakeError::Unavailable(why),
                 _ => HandshakeError::Refused(why),
             })
         }
@@ -226,9 +237,8 @@ async fn begin<'a>(shared: &'a Shared, connect: &Connect) -> Result<Begun<'a>, R
     let client_id = assigned.as_deref().unwrap_or(&connect.client_id);
 
     let mailbox = Arc::new(Mailbox::default());
-    let place = shared
-        .hub
-        .enter(user, client_id, mailbox.clone())
+    let enter = shared.hub.enter(user, client_id, mailbox.clone());
+    let place = enter
         .await
         .map_err(|error| Refuse::new(ReasonCode::SERVER_SHUTTING_DOWN, &error))?;
     let listening = Listening::begin(shared, user, mailbox.clone());
@@ -239,7 +249,7 @@ async fn begin<'a>(shared: &'a Shared, connect: &Connect) -> Result<Begun<'a>, R
         device: held.device,
         token_expires: now
             .instant
-            .checked_add(identity_expires_in(&identity, now.unix)),
+            .checked_add(expires_in(&identity, shared.leeway, now.unix)),
     };
     let limits = shared.limits.clone();
     let session = Session::open(
@@ -260,8 +270,10 @@ async fn begin<'a>(shared: &'a Shared, connect: &Connect) -> Result<Begun<'a>, R
     })
 }
 
-fn identity_expires_in(identity: &Identity, now_unix: u64) -> std::time::Duration {
-    std::time::Duration::from_secs(identity.expires_at.saturating_sub(now_unix))
+/// A clock difference that is forgiven at CONNECT is forgiven afterwards too.
+fn expires_in(identity: &Identity, leeway: Duration, now_unix: u64) -> Duration {
+    let expires_at = identity.expires_at.saturating_add(leeway.as_secs());
+    Duration::from_secs(expires_at.saturating_sub(now_unix))
 }
 
 /// A mailbox hears of commits before the session is read, so that nothing falls between.
@@ -307,9 +319,10 @@ fn authenticate(shared: &Shared, connect: &Connect) -> Result<Identity, Refuse> 
         return Err(Refuse::new(ReasonCode::BAD_USER_NAME_OR_PASSWORD, why));
     }
     let identity = shared.keys.verify(token, now().unix).map_err(|error| {
-        let code = match error.is_expired_kind() {
-            true => ReasonCode::NOT_AUTHORIZED,
-            false => ReasonCode::BAD_USER_NAME_OR_PASSWORD,
+        let code = if error.is_expired_kind() {
+            ReasonCode::NOT_AUTHORIZED
+        } else {
+            ReasonCode::BAD_USER_NAME_OR_PASSWORD
         };
         Refuse::new(code, &error)
     })?;
@@ -355,9 +368,10 @@ async fn remember(
             Subscriptions::default()
         });
     let wanted = wanted(&subscriptions.coverage());
-    let pending = match opened.is_present && !subscriptions.is_empty() {
-        true => shared.bridge.pending(opened.held, &wanted).await?,
-        false => Vec::new(),
+    let pending = if opened.is_present && !subscriptions.is_empty() {
+        shared.bridge.pending(opened.held, &wanted).await?
+    } else {
+        Vec::new()
     };
     let inflight = opened.inflight.into_iter().map(restore_inflight).collect();
     let remembered = Remembered {

@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashMap;
+use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -27,7 +28,7 @@ pub(crate) struct Hub {
 #[derive(Debug)]
 struct Entry {
     mailbox: Arc<Mailbox>,
-    has_ended: CancellationToken,
+    has_ended: SetOnce<()>,
 }
 
 /// The place of one connection in the hub. Dropping it says that the connection has ended.
@@ -55,7 +56,7 @@ impl Hub {
         let key = (user, Box::from(client_id));
         let entry = Arc::new(Entry {
             mailbox,
-            has_ended: CancellationToken::new(),
+            has_ended: SetOnce::new(),
         });
         let older = {
             let mut connections = self.lock();
@@ -71,7 +72,7 @@ impl Hub {
         };
         if let Some(older) = older {
             older.mailbox.tell(Event::TakenOver);
-            older.has_ended.cancelled().await;
+            older.has_ended.wait().await;
         }
         Ok(place)
     }
@@ -107,6 +108,7 @@ impl Drop for Place<'_> {
             connections.remove(&self.key);
         }
         drop(connections);
-        self.entry.has_ended.cancel();
+        // It is set nowhere else.
+        drop(self.entry.has_ended.set(()));
     }
 }

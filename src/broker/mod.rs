@@ -15,7 +15,7 @@ mod reading;
 pub mod tls;
 pub mod websocket;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -39,11 +39,18 @@ pub(crate) struct Shared {
     limits: Arc<Limits>,
     config: MqttConfig,
     message_bytes_max: usize,
+    /// The clock difference forgiven to tokens, while connected as at CONNECT.
+    leeway: Duration,
     metrics: BrokerMetrics,
     /// One permit for each connection, all transports together.
     permits: Arc<Semaphore>,
+    /// Sessions that may be opened at the same time.
+    handshakes: Semaphore,
     tasks: TaskTracker,
 }
+
+/// More than the store answers at once; the others wait with little memory.
+const HANDSHAKES_MAX: usize = 64;
 
 impl Broker {
     /// A broker without a listener yet. Connections run on `tasks`.
@@ -65,8 +72,10 @@ impl Broker {
             limits: Arc::new(limits(mqtt, auth)),
             config: mqtt.clone(),
             message_bytes_max: message.bytes_max,
+            leeway: auth.leeway,
             metrics,
             permits: Arc::new(Semaphore::new(permits)),
+            handshakes: Semaphore::new(HANDSHAKES_MAX),
             tasks,
         }))
     }

@@ -18,6 +18,18 @@ pub struct Report {
     pub read: Option<Sequence>,
 }
 
+impl Report {
+    /// Reads the payload of `c/{cid}/receipts`: an object, though serde would take a list.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn from_json(payload: &[u8]) -> Result<Self, serde_json::Error> {
+        let members: serde_json::Map<_, _> = serde_json::from_slice(payload)?;
+        serde_json::from_value(members.into())
+    }
+}
+
 /// Where a participant stands; 0 is before the first message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Standing {

@@ -299,7 +299,7 @@ fn variable_length_bytes(value: usize) -> usize {
 /// [MQTT 5, 1.5.5]
 fn put_variable_length(out: &mut BytesMut, mut value: usize) {
     loop {
-        let byte = (value & 0x7f) as u8;
+        let byte = value.to_le_bytes()[0] & 0x7f;
         value >>= 7;
         if value == 0 {
             return out.put_u8(byte);

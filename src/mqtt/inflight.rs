@@ -85,7 +85,10 @@ impl Inflight {
             .interrupted
             .iter()
             .position(|(earlier, _)| *earlier == position);
-        let sent = match before.map(|place| self.interrupted.swap_remove(place).1) {
+        let before = before.map(|place| self.interrupted.swap_remove(place).1);
+        // Who subscribes anew may have had it in flight twice; once is enough.
+        self.interrupted.retain(|(earlier, _)| *earlier != position);
+        let sent = match before {
             Some(Some(packet_id)) => Sent::As {
                 packet_id,
                 is_repeated: true,
@@ -112,6 +115,8 @@ impl Inflight {
     /// Takes the place of a message that needs no acknowledgement (QoS 0, No Local), so
     /// that it settles in its turn.
     pub fn pass(&mut self, position: Position) {
+        // It may have been sent before under another subscription.
+        self.interrupted.retain(|(earlier, _)| *earlier != position);
         self.deliveries.push_back(Delivery {
             packet_id: None,
             position,

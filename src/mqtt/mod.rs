@@ -6,7 +6,6 @@
 
 pub mod alias;
 pub mod codec;
-mod connect;
 pub mod frame;
 pub mod inflight;
 pub mod packet;

@@ -43,6 +43,10 @@ pub enum Packet {
 
 /// The first packet of a connection.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are the flags of the packet"
+)]
 pub struct Connect {
     pub version: Version,
     pub client_id: String,

@@ -44,7 +44,7 @@ impl Rate {
     #[must_use]
     pub fn paused_until(&self, now: Instant) -> Option<Instant> {
         let burst = Duration::from_secs(BURST_SECONDS.into());
-        let resumes_at = self.full_at.checked_sub(burst)?;
+        let resumes_at = (self.full_at + self.interval).checked_sub(burst)?;
         (!self.interval.is_zero() && resumes_at > now).then_some(resumes_at)
     }
 }
@@ -62,7 +62,6 @@ mod tests {
             assert_eq!(rate.paused_until(start), None);
             rate.count(start);
         }
-        rate.count(start);
         assert_eq!(
             rate.paused_until(start),
             Some(start + Duration::from_millis(100))

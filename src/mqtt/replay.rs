@@ -103,7 +103,8 @@ impl Replay {
         self.give_turn(pending.conversation);
     }
 
-    /// Entries `from..=to` were committed; `entries` holds some or all of them, in order.
+    /// Entries `from..=to` were committed and are for the user; `entries` holds some or all of
+    /// them, in order, and perhaps others of the same commit that are not.
     ///
     /// A conversation never heard of stands right before `from`: what came before was
     /// pending at [`Replay::resume`], or settled.
@@ -118,8 +119,9 @@ impl Replay {
         conversation.head = to;
         if !conversation.is_reading {
             for entry in entries {
-                let is_next = entry.position.sequence.get() == conversation.in_memory() + 1;
-                if is_next && self.waiting < self.waiting_max {
+                let sequence = entry.position.sequence.get();
+                let is_next = sequence == conversation.in_memory() + 1;
+                if is_next && (from..=to).contains(&sequence) && self.waiting < self.waiting_max {
                     conversation.waiting.push_back(entry.clone());
                     self.waiting += 1;
                 }
@@ -292,6 +294,21 @@ mod tests {
         assert_eq!(replay.next(true), Some(Next::Deliver(entry(id(1), 7))));
         assert_eq!(replay.next(true), Some(Next::Deliver(entry(id(1), 8))));
         assert_eq!(replay.next(true), None);
+    }
+
+    #[test]
+    fn of_a_commit_only_the_part_for_the_user_goes_out() {
+        let mut replay = Replay::new(8);
+        replay.hear(id(1), 1, 2, &entries(id(1), 1, 4)); // removed by entry 2
+        replay.hear(id(1), 7, 8, &entries(id(1), 5, 8)); // added again by entry 7
+        assert_eq!(replay.next(true), Some(Next::Deliver(entry(id(1), 1))));
+        assert_eq!(replay.next(true), Some(Next::Deliver(entry(id(1), 2))));
+        let read = PageRequest {
+            conversation: id(1),
+            after: 2,
+            entries_max: 8,
+        };
+        assert_eq!(replay.next(true), Some(Next::Read(read)));
     }
 
     #[test]

@@ -126,12 +126,18 @@ pub async fn pending(
     coverage: Coverage<'_>,
 ) -> Result<Vec<Pending>, StoreError> {
     let covered = coverage.ids();
+    // `limit 1` makes a look-up of each sub-query, whatever the planner knows of the tables.
     let rows = sqlx::query!(
         r#"select p.conversation_id, s.cursor as "cursor!", s.head as "head!"
            from participants p
-           join conversations c on c.conversation_id = p.conversation_id
-           left join device_cursors d
-               on d.conversation_id = p.conversation_id and d.device_id = $1
+           cross join lateral (
+               select c.last_seq from conversations c
+               where c.conversation_id = p.conversation_id limit 1
+           ) c
+           left join lateral (
+               select d.delivered_seq from device_cursors d
+               where d.conversation_id = p.conversation_id and d.device_id = $1 limit 1
+           ) d on true
            cross join lateral (
                select greatest(d.delivered_seq, p.joined_seq - 1) as cursor,
                       least(c.last_seq, p.left_seq) as head

@@ -96,26 +96,40 @@ pub async fn persist(
     Ok(done.rows_affected() == 1)
 }
 
-/// Disconnects; unless `keep`, ends the session. False: it has been taken over.
-pub async fn close(
-    conn: &mut PgConnection,
-    device: DeviceId,
-    generation: i64,
-    keep: bool,
-    expiry_seconds: i64,
-    inflight: &[(u16, Position)],
-) -> Result<bool, StoreError> {
+/// A connection that ended, and what its session leaves behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closing {
+    pub device: DeviceId,
+    pub generation: i64,
+    /// Whether there is a session to come back to.
+    pub keep: bool,
+    pub expiry_seconds: i64,
+    pub inflight: Inflight,
+}
+
+/// Disconnects devices; those that have been taken over meanwhile are left alone. Returns how
+/// many were disconnected.
+pub async fn close(conn: &mut PgConnection, batch: &[Closing]) -> Result<usize, StoreError> {
+    let devices: Vec<_> = batch.iter().map(|closing| closing.device.0).collect();
+    let generations: Vec<_> = batch.iter().map(|closing| closing.generation).collect();
+    let keeps: Vec<_> = batch.iter().map(|closing| closing.keep).collect();
+    let expiries: Vec<_> = batch.iter().map(|closing| closing.expiry_seconds).collect();
+    let inflight: Vec<_> = batch
+        .iter()
+        .map(|closing| serde_json::to_value(to_rows(&closing.inflight)))
+        .collect::<Result<_, _>>()
+        .map_err(StoreError::corrupt)?;
     let closed = sqlx::query_scalar!(
-        r#"select close_session($1, $2, $3, $4, $5) as "closed!""#,
-        device.0,
-        generation,
-        keep,
-        expiry_seconds,
-        Json(to_rows(inflight)) as _,
+        r#"select close_sessions($1, $2, $3, $4, $5) as "closed!""#,
+        &devices[..],
+        &generations[..],
+        &keeps[..],
+        &expiries[..],
+        &inflight[..],
     )
     .fetch_one(conn)
     .await?;
-    Ok(closed)
+    Ok(usize::try_from(closed).unwrap_or_default())
 }
 
 /// Writes the in-flight windows of connected devices, so that a crash of the broker does not

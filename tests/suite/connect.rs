@@ -17,7 +17,9 @@ async fn a_refused_connect_says_why_and_closes(pool: PgPool) {
     let good = broker.token("alice");
     let foreign = {
         let elsewhere = TestBroker::start(&pool).await;
-        elsewhere.token("alice")
+        let token = elsewhere.token("alice");
+        elsewhere.stop().await;
+        token
     };
     let expired = broker.token_at("alice", now - 7200, hour);
     let future = broker.token_at("alice", now + 7200, hour);

@@ -3,7 +3,19 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod api;
+mod command_line;
 mod connect;
+mod deliver;
 mod embedded;
+mod faults;
 mod harness;
 mod interop;
+mod limits;
+mod membership;
+mod outage;
+mod publish;
+mod receipts;
+mod sessions;
+mod store;
+mod tls;
+mod websocket;

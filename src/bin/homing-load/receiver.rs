@@ -1,5 +1,7 @@
 //! One receiver: reads, acknowledges and checks every message.
 
+use std::time::Duration;
+
 use tokio::time::interval;
 
 use crate::{
@@ -8,11 +10,13 @@ use crate::{
     histogram::Histogram,
     inbox::{Packet, Publish},
     payload::{self, Run},
-    sender::{Finish, TICK},
+    sender::Finished,
     tracker::{Tally, Tracker},
     wire,
 };
 
+/// How often a receiver looks whether it is done, once its sender is.
+const TICK: Duration = Duration::from_millis(100);
 /// How long a receiver that has everything still listens for what comes twice.
 const SETTLE_NANOS: Nanos = 300_000_000;
 
@@ -40,7 +44,7 @@ pub(crate) struct Received {
 
 impl Receiver {
     /// Receives until all that was sent is here, or nothing comes any more.
-    pub(crate) async fn run(mut self, finish: Finish) -> Result<Received, ClientError> {
+    pub(crate) async fn run(mut self, mut finished: Finished) -> Result<Received, ClientError> {
         let mut ticks = interval(TICK);
         let mut finished_at = None;
         loop {
@@ -49,25 +53,28 @@ impl Receiver {
             self.client.flush().await?;
             tokio::select! {
                 filled = self.client.fill() => filled?,
-                _ = ticks.tick() => {
-                    let now = self.clock.now();
-                    if let Some(expected) = finish.get() {
-                        let since = *finished_at.get_or_insert(now);
-                        if self.is_over(expected, now, since) {
-                            break;
-                        }
-                    }
+                // No ticks while messages flow: every wake-up costs what is measured.
+                told = finished.wait_for(Option::is_some), if finished_at.is_none() => {
+                    self.outcome.expected = told.map_or(None, |count| *count).unwrap_or(0);
+                    finished_at = Some(self.clock.now());
+                    ticks.reset(); // not the ones of all the time before
                 }
+                _ = ticks.tick(), if finished_at.is_some() => {}
+            }
+            if finished_at.is_some_and(|at| self.is_over(at)) {
+                break;
             }
         }
         self.outcome.tally = self.tracker.tally();
         Ok(self.outcome)
     }
 
-    fn is_over(&mut self, expected: u64, now: Nanos, finished_at: Nanos) -> bool {
-        self.outcome.expected = expected;
-        let is_complete = self.tracker.tally().delivered >= expected;
-        let quiet = now.saturating_sub(self.outcome.last.max(finished_at));
+    fn is_over(&self, finished_at: Nanos) -> bool {
+        let is_complete = self.tracker.tally().delivered >= self.outcome.expected;
+        let quiet = self
+            .clock
+            .now()
+            .saturating_sub(self.outcome.last.max(finished_at));
         quiet
             > if is_complete {
                 SETTLE_NANOS
@@ -121,6 +128,7 @@ mod tests {
     use super::*;
     use crate::{
         payload::Template,
+        sender::Finish,
         wire::{Login, Session},
     };
 
@@ -169,8 +177,8 @@ mod tests {
                 outcome: Received::default(),
             };
             let finish = Finish::default();
-            finish.set(Some(3));
-            receiver.run(finish).await.unwrap()
+            finish.send_replace(Some(3));
+            receiver.run(finish.subscribe()).await.unwrap()
         };
 
         let ((_stream, pubacks), received) = tokio::join!(server, device);

@@ -1,8 +1,8 @@
 //! One sender: publishes as fast as its window allows, or when its schedule says.
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::time::Duration;
 
-use tokio::time::interval;
+use tokio::{sync::watch, time::interval};
 
 use crate::{
     client::{Client, ClientError},
@@ -15,13 +15,14 @@ use crate::{
     wire,
 };
 
-/// How often ends and stalls are noticed.
-pub(crate) const TICK: Duration = Duration::from_millis(500);
+/// How often ends and stalls are looked for, when nothing else happens.
+const TICK: Duration = Duration::from_secs(1);
 /// One write takes at most about this much, however late a schedule runs.
 const WRITE_BYTES_MAX: usize = 64 * 1024;
 
 /// How many messages a sender has sent to each receiver, once it is done.
-pub(crate) type Finish = Rc<Cell<Option<u64>>>;
+pub(crate) type Finish = watch::Sender<Option<u64>>;
+pub(crate) type Finished = watch::Receiver<Option<u64>>;
 
 /// When a sender stops.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +85,7 @@ impl Sender {
             }
             self.take_answers()?;
         }
-        finish.set(Some(self.outcome.published / self.templates.len() as u64));
+        finish.send_replace(Some(self.outcome.published / self.templates.len() as u64));
         self.outcome.out_of_order = self.window.out_of_order();
         Ok(self.outcome)
     }

@@ -1,6 +1,6 @@
 //! Groups of a sender and its receivers, run together and added up.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::collections::BTreeMap;
 
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use tokio::task::JoinSet;
@@ -190,7 +190,7 @@ pub(crate) async fn run(groups: Vec<Group>) -> Result<Sums, ClientError> {
         let finish = Finish::default();
         receivers_of.insert(number, group.receivers.len() as u64);
         for receiver in group.receivers {
-            receivers.spawn_local(receiver.run(Rc::clone(&finish)));
+            receivers.spawn_local(receiver.run(finish.subscribe()));
         }
         senders.spawn_local(async move { (number, group.sender.run(finish).await) });
     }

@@ -136,7 +136,7 @@ impl Session {
         while self.answer.is_none() {
             match self.controls.pop_front() {
                 Some(Control::Subscribe(subscribe)) => self.subscribe(subscribe),
-                Some(Control::Unsubscribe(unsubscribe)) => self.unsubscribe(unsubscribe),
+                Some(Control::Unsubscribe(unsubscribe)) => self.unsubscribe(&unsubscribe),
                 None => return,
             }
         }
@@ -171,7 +171,7 @@ impl Session {
             codes,
             before: before.clone(),
         };
-        self.store_or_answer(&before, answer);
+        self.store_or_answer(&before, self.subscriptions.clone(), answer);
     }
 
     fn grant(&self, request: &SubscribeRequest) -> Result<Filter, ReasonCode> {
@@ -187,35 +187,38 @@ impl Session {
         Ok(filter)
     }
 
-    fn unsubscribe(&mut self, unsubscribe: Unsubscribe) {
-        let before = self.subscriptions.clone();
+    /// Subscriptions that end count until that is stored: should it fail, nothing was missed.
+    fn unsubscribe(&mut self, unsubscribe: &Unsubscribe) {
+        let mut after = self.subscriptions.clone();
         let codes = unsubscribe
             .filters
             .iter()
-            .map(|filter| match self.subscriptions.remove(filter) {
-                true => ReasonCode::SUCCESS,
-                false => ReasonCode::NO_SUBSCRIPTION_EXISTED,
+            .map(|filter| {
+                if after.remove(filter) {
+                    ReasonCode::SUCCESS
+                } else {
+                    ReasonCode::NO_SUBSCRIPTION_EXISTED
+                }
             })
             .collect();
-        self.forget_uncovered();
-        self.store_or_answer(
-            &before,
-            Answer::UnsubAck {
-                packet_id: unsubscribe.packet_id,
-                codes,
-            },
-        );
+        let answer = Answer::UnsubAck {
+            packet_id: unsubscribe.packet_id,
+            codes,
+            after: after.clone(),
+        };
+        let before = self.subscriptions.clone();
+        self.store_or_answer(&before, after, answer);
     }
 
-    fn store_or_answer(&mut self, before: &Subscriptions, answer: Answer) {
+    fn store_or_answer(&mut self, before: &Subscriptions, after: Subscriptions, answer: Answer) {
         self.answer = Some(Box::new(answer));
-        if self.subscriptions == *before || !self.is_persistent() {
+        if after == *before || !self.is_persistent() {
             return self.handle_persisted(true);
         }
         self.actions.push_back(Action::Persist(SubscriptionChange {
             before: before.coverage(),
-            after: self.subscriptions.coverage(),
-            subscriptions: self.subscriptions.clone(),
+            after: after.coverage(),
+            subscriptions: after,
         }));
     }
 
@@ -224,6 +227,9 @@ impl Session {
         let Some(answer) = self.answer.take() else {
             return;
         };
+        if self.is_closing {
+            return; // [MQTT-3.14.4-1]; the device asks again
+        }
         match *answer {
             Answer::SubAck {
                 packet_id,
@@ -237,7 +243,21 @@ impl Session {
                 }
                 frame::write_suback(self.version, packet_id, &codes, &mut self.out);
             }
-            Answer::UnsubAck { packet_id, codes } => {
+            Answer::UnsubAck {
+                packet_id,
+                mut codes,
+                after,
+            } => {
+                if is_stored {
+                    self.subscriptions = after;
+                    self.forget_uncovered();
+                } else if self.version == Version::V311 {
+                    // Its UNSUBACK cannot refuse: the device connects and asks again.
+                    let why = "the store is away";
+                    return self.close(ReasonCode::SERVER_UNAVAILABLE, why);
+                } else {
+                    codes.fill(ReasonCode::IMPLEMENTATION_SPECIFIC);
+                }
                 frame::write_unsuback(self.version, packet_id, &codes, &mut self.out);
             }
         }

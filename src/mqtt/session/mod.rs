@@ -34,7 +34,11 @@ use super::{
     replay::{PageRequest, Pending, Replay},
     subscriptions::{Coverage, Subscriptions},
 };
-use crate::domain::{ids::DeviceId, message::Position, topic::PublishTopic};
+use crate::domain::{
+    ids::DeviceId,
+    message::Position,
+    topic::{Leaf, PublishTopic},
+};
 
 /// What the server grants every session; shared by all of them.
 #[derive(Clone, Debug)]
@@ -112,11 +116,16 @@ enum Answer {
     UnsubAck {
         packet_id: PacketId,
         codes: Vec<ReasonCode>,
+        after: Subscriptions,
     },
 }
 
 /// One connected session.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "Session Expiry is a term of MQTT"
+)]
 pub struct Session {
     version: Version,
     device: DeviceId,
@@ -169,8 +178,12 @@ impl Session {
         let inflight_max = connect.receive_max.min(limits.inflight_max);
         let keep_alive_seconds = keep_alive_seconds(connect, &limits);
         let session_expiry_seconds = granted_expiry(connect, &limits);
-        let pending = remembered.pending;
-        let interrupted = still_pending(remembered.inflight, &pending);
+        let (pending, interrupted) = resumed(remembered.pending, remembered.inflight, |position| {
+            remembered
+                .subscriptions
+                .route(&position.conversation, Leaf::Messages)
+                .is_some()
+        });
         let connack = ConnAck {
             is_session_present: remembered.is_present,
             session_expiry_seconds: (session_expiry_seconds != connect.session_expiry_seconds)
@@ -212,9 +225,9 @@ impl Session {
             limits,
         };
         frame::write_connack(session.version, &connack, &mut session.out);
-        pending
-            .into_iter()
-            .for_each(|pending| session.replay.resume(pending));
+        for pending in pending {
+            session.replay.resume(pending);
+        }
         session.pump();
         session
     }
@@ -303,19 +316,38 @@ pub fn granted_expiry(connect: &Connect, limits: &Limits) -> u32 {
     connect.session_expiry_seconds.min(max)
 }
 
-/// What is settled by now need not be sent again.
-fn still_pending(
-    inflight: Vec<(Position, Option<PacketId>)>,
-    pending: &[Pending],
-) -> Vec<(Position, Option<PacketId>)> {
-    let is_pending = |position: &Position| {
-        pending.iter().any(|pending| {
-            pending.conversation == position.conversation
-                && pending.cursor < position.sequence.get()
+/// What the device still has to get, and what of it was sent before. [MQTT-4.4.0-1]
+///
+/// What was sent and not acknowledged is sent again even if the cursor is past it: a new
+/// subscription begins at the head of the log when it is stored, and what is committed
+/// shortly before that may be in flight already.
+fn resumed(
+    mut pending: Vec<Pending>,
+    mut inflight: Vec<(Position, Option<PacketId>)>,
+    is_covered: impl Fn(&Position) -> bool,
+) -> (Vec<Pending>, Vec<(Position, Option<PacketId>)>) {
+    inflight.retain(|(position, _)| is_covered(position));
+    for (position, _) in inflight.iter().filter(|(_, id)| id.is_some()) {
+        let (conversation, head) = (position.conversation, position.sequence.get());
+        let cursor = head - 1;
+        let known = pending
+            .iter_mut()
+            .find(|known| known.conversation == conversation);
+        if let Some(known) = known {
+            known.cursor = known.cursor.min(cursor);
+        } else {
+            pending.push(Pending {
+                conversation,
+                cursor,
+                head,
+            });
+        }
+    }
+    // What lies before the cursor will not be read again.
+    inflight.retain(|(position, _)| {
+        pending.iter().any(|known| {
+            known.conversation == position.conversation && known.cursor < position.sequence.get()
         })
-    };
-    inflight
-        .into_iter()
-        .filter(|(position, _)| is_pending(position))
-        .collect()
+    });
+    (pending, inflight)
 }

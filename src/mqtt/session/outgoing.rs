@@ -66,7 +66,8 @@ impl Session {
         code: ReasonCode,
         detail: &[(PubAckDetail, &str)],
     ) {
-        if let Some(packet_id) = packet_id {
+        // [MQTT-3.14.4-1]: nothing follows a DISCONNECT.
+        if let Some(packet_id) = packet_id.filter(|_| !self.is_closing) {
             let detail = if self.wants_problem_information {
                 detail
             } else {

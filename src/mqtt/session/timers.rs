@@ -15,7 +15,8 @@ impl Session {
         let silent = self
             .keep_alive
             .map(|keep_alive| self.last_heard + keep_alive);
-        [silent, self.token_moment(), self.remember_at]
+        let welcome_again = self.rate.paused_until(self.clock);
+        [silent, self.token_moment(), self.remember_at, welcome_again]
             .into_iter()
             .flatten()
             .min()
@@ -24,21 +25,31 @@ impl Session {
     /// Looks at the clock.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.clock = now;
+        if !self.can_read(now) {
+            self.excuse_silence(now);
+        }
         if self
             .keep_alive
             .is_some_and(|keep_alive| now >= self.last_heard + keep_alive)
         {
-            // [MQTT-3.1.2-22]
-            self.close(
-                ReasonCode::KEEP_ALIVE_TIMEOUT,
-                "nothing was heard for too long",
-            );
+            if self.can_read(now) {
+                // [MQTT-3.1.2-22]
+                let why = "nothing was heard for too long";
+                self.close(ReasonCode::KEEP_ALIVE_TIMEOUT, why);
+            } else {
+                self.last_heard = now; // nobody listened
+            }
         }
         if self.remember_at.is_some_and(|at| now >= at) {
             self.remember_at = None;
             self.actions.push_back(Action::Remember(self.unsettled()));
         }
         self.check_token(now);
+    }
+
+    /// Nobody listens to the device until now: its silence does not count.
+    pub fn excuse_silence(&mut self, now: Instant) {
+        self.last_heard = now;
     }
 
     fn check_token(&mut self, now: Instant) {

@@ -27,8 +27,8 @@ use sqlx::{ConnectOptions as _, PgPool};
 use tempfile::TempDir;
 
 pub(crate) use connect::{Connect, frame, text};
-pub(crate) use received::{ConnAck, Delivery, PubAck, Received};
-pub(crate) use wire::{Wire, within};
+pub(crate) use received::{ConnAck, Received};
+pub(crate) use wire::{Wire, until, within};
 
 /// Longer than anything here takes, even on a busy machine. It is waited out only by a test
 /// that fails.
@@ -186,10 +186,10 @@ impl TestBroker {
         self.connect(self.v5(user, client_id)).await.0
     }
 
-    /// A device that receives all that its user may see.
+    /// A device that receives all messages that its user may see, and no receipts.
     pub(crate) async fn listener(&self, user: &str, client_id: &str) -> Wire {
         let mut wire = self.device(user, client_id).await;
-        assert_eq!(wire.subscribe(&["c/#", "me/#"]).await, [1, 1]);
+        assert_eq!(wire.subscribe(&["c/+/messages", "me/#"]).await, [1, 1]);
         wire
     }
 

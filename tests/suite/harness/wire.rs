@@ -22,6 +22,16 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
     }
 }
 
+/// Looks again and again until something is so.
+pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    within(what, async {
+        while !is_so().await {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
@@ -207,16 +217,20 @@ impl Wire {
         properties: &[u8],
         payload: &[u8],
     ) -> Vec<u8> {
-        let mut body = text(topic);
-        if first_byte & 0b110 != 0 {
-            body.extend(packet_id.to_be_bytes());
-        }
-        if self.is_v5 {
-            body.push(u8::try_from(properties.len()).unwrap());
-            body.extend(properties);
-        }
-        body.extend(payload);
-        frame(first_byte, &body)
+        publish(
+            self.is_v5, first_byte, packet_id, topic, properties, payload,
+        )
+    }
+
+    /// A PUBLISH of MQTT 5.
+    pub(crate) fn publish_v5(
+        first_byte: u8,
+        packet_id: u16,
+        topic: &str,
+        properties: &[u8],
+        payload: &[u8],
+    ) -> Vec<u8> {
+        publish(true, first_byte, packet_id, topic, properties, payload)
     }
 
     /// The next packet, which must be a PUBACK.
@@ -290,10 +304,37 @@ impl Wire {
         self.send(&[0x40, 2, high, low]).await;
     }
 
+    /// All bytes until the server closes, whatever they are.
+    pub(crate) async fn raw(mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        drop(within("the end", self.stream.read_to_end(&mut bytes)).await);
+        bytes
+    }
+
     /// Nothing waits for this device: the answer to a ping comes next. The server has taken
     /// all that was sent before.
     pub(crate) async fn assert_quiet(&mut self) {
         self.send(&[0xc0, 0]).await;
         assert_eq!(self.receive().await, Received::PingResp);
     }
+}
+
+fn publish(
+    is_v5: bool,
+    first_byte: u8,
+    packet_id: u16,
+    topic: &str,
+    properties: &[u8],
+    payload: &[u8],
+) -> Vec<u8> {
+    let mut body = text(topic);
+    if first_byte & 0b110 != 0 {
+        body.extend(packet_id.to_be_bytes());
+    }
+    if is_v5 {
+        body.push(u8::try_from(properties.len()).unwrap());
+        body.extend(properties);
+    }
+    body.extend(payload);
+    frame(first_byte, &body)
 }

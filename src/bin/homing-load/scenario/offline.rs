@@ -119,7 +119,10 @@ async fn come_back_and_receive(
 ) -> Result<Return, ClientError> {
     let (client, connack) = come_back(&run, &login, BUFFER_BYTES).await?;
     let finish = Finish::default();
-    finish.set(Some(messages));
-    let received = run.receiver(client, &topics).run(finish).await?;
+    finish.send_replace(Some(messages));
+    let received = run
+        .receiver(client, &topics)
+        .run(finish.subscribe())
+        .await?;
     Ok(Return { connack, received })
 }

@@ -1,0 +1,244 @@
+//! The command line as a script meets it: what is on stdout, and the exit codes.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt as _,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+const SOMEWHERE: &str = "AZjzwgAAcACAAAAAAAAAAQ";
+
+/// The commands, all on one data directory of their own.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        // As root, Postgres runs as a user who must get through here.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        Self(folder)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_homing"));
+        command
+            .args(arguments)
+            .env("HOMING__DATA_DIR", self.0.path().join("data"))
+            .env("HOMING__MQTT__LISTEN", "127.0.0.1:0")
+            .env("HOMING__HTTP__LISTEN", "127.0.0.1:0")
+            .env("HOMING__LOG__LEVEL", "warn");
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// What it prints; it must succeed.
+    fn prints(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {stderr}");
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .trim_end()
+            .to_owned()
+    }
+
+    /// It must fail so, print nothing, and say this on stderr.
+    #[track_caller]
+    fn fails(&self, code: i32, says: &str, arguments: &[&str]) {
+        let output = self.run(arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+        assert!(
+            stderr.starts_with("error: ") && stderr.contains(says),
+            "{arguments:?}: {stderr}"
+        );
+    }
+
+    fn serve(&self) -> Serving {
+        let mut child = self
+            .command(&["serve"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let serving = Serving(child);
+        assert!(line.starts_with("ready mqtt=127.0.0.1:"), "{line}");
+        serving
+    }
+}
+
+/// A broker; dropped, it is asked to stop, and Postgres with it.
+struct Serving(Child);
+
+impl Serving {
+    fn stop(&mut self) -> ExitStatus {
+        let pid = Pid::from_raw(self.0.id().try_into().unwrap()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        self.0.wait().unwrap()
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if self.0.try_wait().unwrap().is_none() {
+            self.stop();
+        }
+    }
+}
+
+#[test]
+fn without_a_broker_the_exit_code_says_whose_fault_it_is() {
+    let place = Place::new();
+    place.fails(
+        2,
+        "conversation id",
+        &["send", "x", "hi", "--user", "alice"],
+    );
+    place.fails(2, "user name", &["token", "--user", "a/b"]);
+    place.fails(
+        4,
+        "homing serve",
+        &["send", SOMEWHERE, "hi", "--user", "alice"],
+    );
+    place.fails(
+        4,
+        "homing serve",
+        &["conversation", "create", "alice", "bob"],
+    );
+    let nobody_there = [
+        "tail",
+        "--user",
+        "bob",
+        "--mqtt",
+        "127.0.0.1:1",
+        "--token",
+        "x",
+    ];
+    place.fails(4, "127.0.0.1:1", &nobody_there);
+    place.fails(1, "token.secret", &["token", "--user", "alice"]);
+    place.fails(
+        1,
+        "store.url",
+        &["migrate", "--database-url", "mysql://localhost/homing"],
+    );
+}
+
+#[test]
+fn settings_are_shown_without_secrets_and_refused_by_name() {
+    let place = Place::new();
+    assert_eq!(place.prints(&["check-config"]), "ok");
+    let url = "postgres://homing:hunter2@db/homing";
+    let json = place.prints(&["check-config", "--json", "--database-url", url]);
+    assert!(
+        json.contains("\"mqtt\"") && !json.contains("hunter2"),
+        "{json}"
+    );
+    let refused = place
+        .command(&["check-config"])
+        .env("HOMING__MQTT__INFLIGHT", "8")
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("inflight"));
+}
+
+// Goal: the main job through the commands alone. Bob's phone begins a session and goes away;
+// what alice sends meanwhile is there when it returns, once, in order.
+#[test]
+fn a_phone_that_was_away_replays_what_alice_sent() {
+    let place = Place::new();
+    let mut serving = place.serve();
+    let cid = place.prints(&["conversation", "create", "alice", "bob"]);
+    let phone = |count| {
+        let tail = [
+            "tail",
+            &cid,
+            "--user",
+            "bob",
+            "--client-id",
+            "phone",
+            "--count",
+            count,
+        ];
+        place.prints(&tail)
+    };
+    assert_eq!(phone("0"), "");
+
+    let send = |text, id| place.prints(&["send", &cid, text, "--user", "alice", "--id", id]);
+    assert_eq!(send("on my way", "first"), "1");
+    assert_eq!(send("on my way", "first"), "1");
+    assert_eq!(send("five\nminutes", "second"), "2");
+    assert_eq!(phone("2"), "#1 alice: on my way\n#2 alice: five\\nminutes");
+
+    place.fails(
+        3,
+        "homing conversation add",
+        &["send", &cid, "hi", "--user", "mallory"],
+    );
+    place.fails(
+        3,
+        "token",
+        &["send", &cid, "hi", "--user", "alice", "--token", "x"],
+    );
+    place.fails(
+        3,
+        "no such conversation",
+        &["conversation", "add", SOMEWHERE, "carol"],
+    );
+
+    assert!(serving.stop().success());
+    place.fails(4, "homing serve", &["send", &cid, "hi", "--user", "alice"]);
+}
+
+#[test]
+fn participants_come_and_go() {
+    let place = Place::new();
+    let _serving = place.serve();
+    let cid = place.prints(&["conversation", "create", "alice", "bob", "--title", "Lunch"]);
+    assert_eq!(place.prints(&["conversation", "add", &cid, "carol"]), "1");
+    assert_eq!(place.prints(&["conversation", "add", &cid, "carol"]), "");
+    assert_eq!(
+        place.prints(&["conversation", "remove", &cid, "carol", "--json"]),
+        r#"{"seq":2}"#
+    );
+    place.fails(
+        3,
+        "role",
+        &["conversation", "add", &cid, "dave", "--role", "boss"],
+    );
+}
+
+#[test]
+fn doctor_fails_where_serve_would() {
+    let place = Place::new();
+    let doctor = |address: &str| {
+        let mut command = place.command(&["doctor", "--json"]);
+        let output = command
+            .env("HOMING__HTTP__LISTEN", address)
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+        )
+    };
+    assert_eq!(doctor("127.0.0.1:0").0, Some(0));
+    let occupant = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (code, checks) = doctor(&occupant.local_addr().unwrap().to_string());
+    assert_eq!(code, Some(1));
+    assert!(
+        checks.contains(r#""subject":"http.listen","verdict":"fail""#),
+        "{checks}"
+    );
+}

@@ -1,0 +1,154 @@
+//! The contract of each store function, alone and against itself.
+
+mod append;
+mod cursors;
+mod membership;
+mod outbox;
+mod plans;
+mod read;
+mod schema;
+mod sessions;
+mod standings;
+mod users;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use homing::{
+    domain::{
+        ids::{ClientMessageId, ConversationId, DeviceId, Subject, UserId},
+        message::{Content, NewMessage, Position, Sequence},
+    },
+    store::{
+        StoreError,
+        conversations::{self, Kind, NewConversation, Role},
+        messages::{self, Appended, Outcome},
+        sessions::Closing,
+        users::ensure,
+    },
+};
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+/// How long a test waits for a fact.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+type User = (UserId, Subject);
+
+/// Closes one session; whether it was still held.
+async fn close(
+    conn: &mut PgConnection,
+    device: DeviceId,
+    generation: i64,
+    keep: bool,
+    expiry_seconds: i64,
+    inflight: &[(u16, Position)],
+) -> Result<bool, StoreError> {
+    let inflight = inflight.to_vec();
+    let closing = Closing {
+        device,
+        generation,
+        keep,
+        expiry_seconds,
+        inflight,
+    };
+    Ok(homing::store::sessions::close(conn, &[closing]).await? == 1)
+}
+
+async fn user(conn: &mut PgConnection, name: &str) -> User {
+    let subject = Subject::new(name).unwrap();
+    let id = ensure(conn, std::slice::from_ref(&subject)).await.unwrap()[0];
+    (id, subject)
+}
+
+/// A group in which all are members.
+async fn group(conn: &mut PgConnection, users: &[&User]) -> ConversationId {
+    let id = ConversationId::random();
+    let participants = users.iter().map(|user| (user.0, Role::Member)).collect();
+    let group = NewConversation {
+        id,
+        kind: Kind::Group,
+        title: None,
+        participants,
+    };
+    conversations::create(conn, &group).await.unwrap();
+    id
+}
+
+fn message(conversation: ConversationId, sender: &User) -> NewMessage {
+    message_with_id(conversation, sender, &Uuid::now_v7().to_string())
+}
+
+fn message_with_id(conversation: ConversationId, sender: &User, id: &str) -> NewMessage {
+    NewMessage {
+        conversation,
+        sender: sender.0,
+        sender_name: sender.1.clone(),
+        sender_device: None,
+        content: Content {
+            id: ClientMessageId::new(id.to_owned()).unwrap(),
+            kind: "text".to_owned(),
+            body: Bytes::from_static(b"\"hello\""),
+            reply_to: None,
+            extra: Bytes::new(),
+        },
+    }
+}
+
+/// Appends in one statement, which is one transaction.
+async fn append(conn: &mut PgConnection, batch: &[NewMessage]) -> Vec<Outcome> {
+    let appended = messages::append_batch(conn, batch).await.unwrap();
+    appended
+        .into_iter()
+        .map(|Appended { outcome, .. }| outcome)
+        .collect()
+}
+
+/// Appends `count` messages of one sender.
+async fn fill(conn: &mut PgConnection, conversation: ConversationId, sender: &User, count: usize) {
+    let batch: Vec<_> = (0..count).map(|_| message(conversation, sender)).collect();
+    append(conn, &batch).await;
+}
+
+fn sequence(number: i64) -> Sequence {
+    Sequence::new(number).unwrap()
+}
+
+async fn writer(pool: &PgPool) -> PgConnection {
+    messages::connect_writer(&pool.connect_options())
+        .await
+        .unwrap()
+}
+
+/// A pool as the product opens it.
+fn product_pool(pool: &PgPool) -> PgPool {
+    let options = pool.connect_options();
+    homing::store::open_pool(options.as_ref().clone(), 16, PATIENCE)
+}
+
+async fn server_process(conn: &mut PgConnection) -> i32 {
+    sqlx::query_scalar("select pg_backend_pid()")
+        .fetch_one(conn)
+        .await
+        .unwrap()
+}
+
+/// Until a connection waits for a lock.
+async fn until_blocked(pool: &PgPool, process: i32) {
+    let blocked = async {
+        loop {
+            let is_blocked: bool =
+                sqlx::query_scalar("select cardinality(pg_blocking_pids($1)) > 0")
+                    .bind(process)
+                    .fetch_one(pool)
+                    .await
+                    .unwrap();
+            if is_blocked {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, blocked)
+        .await
+        .expect("the connection should wait for a lock");
+}
