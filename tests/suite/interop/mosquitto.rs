@@ -1,4 +1,4 @@
-//! mosquitto_sub and mosquitto_pub: the command line that everybody tries first.
+//! `mosquitto_sub` and `mosquitto_pub`: the command line that everybody tries first.
 
 use std::{
     collections::VecDeque,
