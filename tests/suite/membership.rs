@@ -109,17 +109,14 @@ async fn changes_amid_talk_take_effect_at_their_sequence(pool: PgPool) {
                 .begin_say(&conversation, &format!("{round} {number}"))
                 .await;
         }
-        let change = match inside_since.take() {
-            Some(since) => {
-                let change = broker.remove(&conversation, "bob").await;
-                visible.extend(since..=change);
-                change
-            }
-            None => {
-                let change = broker.add(&conversation, "bob").await;
-                inside_since = Some(change);
-                change
-            }
+        let change = if let Some(since) = inside_since.take() {
+            let change = broker.remove(&conversation, "bob").await;
+            visible.extend(since..=change);
+            change
+        } else {
+            let change = broker.add(&conversation, "bob").await;
+            inside_since = Some(change);
+            change
         };
         for _ in 0..4 {
             assert_eq!(sender.puback().await.code, 0);

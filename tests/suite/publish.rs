@@ -188,6 +188,7 @@ async fn a_broken_packet_ends_its_connection(pool: PgPool) {
             frame(0x82, &[0, 0, 0, 0, 1, b'a', 0]),
             0x81,
         ),
+        ("an empty filter", frame(0x82, &[0, 1, 0, 0, 0, 0]), 0x82),
         ("SUBSCRIBE without a filter", frame(0x82, &[0, 1, 0]), 0x82),
         (
             "subscription identifier 0",

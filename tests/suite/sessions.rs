@@ -11,9 +11,12 @@ async fn a_session_goes_on_where_the_connection_broke(pool: PgPool) {
     let conversation = broker.conversation(&["alice", "bob"]).await;
     let mut sender = broker.device("alice", "sender").await;
     for is_v5 in [true, false] {
-        let connect = || match is_v5 {
-            true => broker.v5("bob", "new phone"),
-            false => broker.v3("bob", "old phone"),
+        let connect = || {
+            if is_v5 {
+                broker.v5("bob", "new phone")
+            } else {
+                broker.v3("bob", "old phone")
+            }
         };
         let head = i64::try_from(broker.log("bob", &conversation).await.len()).unwrap();
         let (mut phone, connack) = broker.connect(connect()).await;
@@ -251,9 +254,10 @@ async fn a_long_absence_is_replayed_in_order(pool: PgPool) {
     let (mut next_one, mut next_two) = (1, 1);
     while (next_one, next_two) != (102, 21) {
         let delivery = phone.delivery().await;
-        let next = match delivery.topic.contains(&one) {
-            true => &mut next_one,
-            false => &mut next_two,
+        let next = if delivery.topic.contains(&one) {
+            &mut next_one
+        } else {
+            &mut next_two
         };
         assert_eq!(delivery.seq(), *next);
         *next += 1;

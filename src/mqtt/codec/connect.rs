@@ -1,164 +1,221 @@
-//! CONNECT.
+//! CONNECT, whose sender must be told exactly what is wrong with it. [MQTT 5, 3.1]
 
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 
-use bytes::{Buf as _, Bytes, BytesMut};
-use rmqtt_codec::{error::DecodeError, v3, v5};
-use tokio_util::codec::Decoder as _;
+use bytes::{Buf as _, Bytes};
 
 use super::{
-    CUT_OFF, CodecError, Header, error, malformed, read_binary, read_text, take_properties,
-    violation,
+    CUT_OFF, CodecError, error, malformed, read_binary, read_text, take_properties, violation,
 };
 use crate::mqtt::{
     packet::{Connect, Version},
     reason::ReasonCode,
 };
 
-/// The connect flags. [MQTT 5, 3.1.2.3]
+/// Connect flags. [MQTT 5, 3.1.2.3]
 mod flag {
-    pub(super) const RESERVED: u8 = 0b0000_0001;
-    pub(super) const WILL: u8 = 0b0000_0100;
-    /// Will QoS and Will Retain.
-    pub(super) const WILL_OPTIONS: u8 = 0b0011_1000;
-    pub(super) const PASSWORD: u8 = 0b0100_0000;
-    pub(super) const USER_NAME: u8 = 0b1000_0000;
+    pub(super) const RESERVED: u8 = 0x01;
+    pub(super) const CLEAN_START: u8 = 0x02;
+    pub(super) const WILL: u8 = 0x04;
+    pub(super) const WILL_QOS: u8 = 0x18;
+    pub(super) const WILL_RETAIN: u8 = 0x20;
+    pub(super) const PASSWORD: u8 = 0x40;
+    pub(super) const USER_NAME: u8 = 0x80;
 }
 
-pub(super) fn decode(
-    version: Version,
-    header: Header,
-    mut frame: BytesMut,
-) -> Result<Connect, CodecError> {
-    let body = frame.get(header.body_at..).unwrap_or_default();
-    check(version, Bytes::copy_from_slice(body))?;
-    match version {
-        Version::V311 => match v3::Codec::new(0).decode(&mut frame) {
-            Ok(Some((v3::Packet::Connect(connect), _))) => Ok(connect_v3(*connect)),
-            other => Err(unreadable(other.err().as_ref())),
-        },
-        Version::V5 => match v5::Codec::new(0, 0).decode(&mut frame) {
-            Ok(Some((v5::Packet::Connect(connect), _))) => connect_v5(*connect),
-            other => Err(unreadable(other.err().as_ref())),
-        },
+/// Looks at protocol name and level only, so that an unknown level gets its own answer.
+pub(super) fn version(body: &[u8]) -> Result<Version, CodecError> {
+    let (is_old, rest) = match (
+        body.strip_prefix(b"\x00\x04MQTT"),
+        body.strip_prefix(b"\x00\x06MQIsdp"),
+    ) {
+        (Some(rest), _) => (false, rest),
+        (_, Some(rest)) => (true, rest),
+        _ => return Err(violation("this is not MQTT")),
+    };
+    match (is_old, rest.first()) {
+        (true, Some(3)) | (false, Some(4)) => Ok(Version::V311),
+        (false, Some(5)) => Ok(Version::V5),
+        (_, Some(_)) => Err(error(
+            ReasonCode::UNSUPPORTED_VERSION,
+            "MQTT 3.1.1 and 5 are spoken here",
+        )),
+        (_, None) => Err(CUT_OFF),
     }
 }
 
-fn unreadable(why: Option<&DecodeError>) -> CodecError {
-    match why {
-        // [MQTT-3.1.3-8]
-        Some(DecodeError::InvalidClientId) => error(
-            ReasonCode::CLIENT_ID_NOT_VALID,
-            "no client id needs a clean session",
-        ),
-        _ => malformed("CONNECT cannot be read"),
-    }
-}
-
-/// Walks through the fields: flags that agree with each other, strings that are text, and
-/// nothing after the last field.
-fn check(version: Version, mut body: Bytes) -> Result<(), CodecError> {
-    read_binary(&mut body)?; // protocol name
-    body.try_get_u8().map_err(|_| CUT_OFF)?; // protocol level
+/// Reads what follows the fixed header.
+pub(super) fn decode(version: Version, mut body: Bytes) -> Result<Connect, CodecError> {
+    read_binary(&mut body)?; // the protocol name
+    body.try_get_u8().map_err(|_| CUT_OFF)?; // its level
     let flags = body.try_get_u8().map_err(|_| CUT_OFF)?;
-    let has = |flag: u8| flags & flag != 0;
-    if has(flag::RESERVED) {
-        // [MQTT-3.1.2-3]
-        return Err(malformed("the reserved connect flag is set"));
-    }
-    if has(flag::WILL_OPTIONS) && !has(flag::WILL) {
-        // [MQTT-3.1.2-11], [MQTT-3.1.2-13]
-        return Err(malformed("options of a will are set, and there is no will"));
-    }
-    if version == Version::V311 && has(flag::PASSWORD) && !has(flag::USER_NAME) {
-        // [MQTT-3.1.2-22] of 3.1.1
-        return Err(malformed("a password needs a user name in MQTT 3.1.1"));
-    }
-    body.try_get_u16().map_err(|_| CUT_OFF)?; // keep alive
-    if version == Version::V5 {
-        take_properties(&mut body)?;
-    }
-    read_text(&mut body)?; // client id
-    if has(flag::WILL) {
+    check_flags(version, flags)?;
+    let keep_alive_seconds = body.try_get_u16().map_err(|_| CUT_OFF)?;
+    let properties = match version {
+        Version::V311 => Properties::default(),
+        Version::V5 => Properties::read(take_properties(&mut body)?)?,
+    };
+    let client_id = read_text(&mut body)?;
+    let has_will = flags & flag::WILL != 0;
+    if has_will {
         if version == Version::V5 {
             take_properties(&mut body)?;
         }
         read_text(&mut body)?;
         read_binary(&mut body)?;
     }
-    if has(flag::USER_NAME) {
-        read_text(&mut body)?;
-    }
-    if has(flag::PASSWORD) {
-        read_binary(&mut body)?;
-    }
+    let user_name = (flags & flag::USER_NAME != 0).then(|| read_text(&mut body));
+    let user_name = user_name.transpose()?;
+    let password = (flags & flag::PASSWORD != 0).then(|| read_binary(&mut body));
+    let password = password.transpose()?;
     if body.has_remaining() {
         return Err(malformed("CONNECT is too long"));
+    }
+    let clean_start = flags & flag::CLEAN_START != 0;
+    if version == Version::V311 && client_id.is_empty() && !clean_start {
+        // [MQTT-3.1.3-8] of 3.1.1
+        let why = "no client id needs a clean session";
+        return Err(error(ReasonCode::CLIENT_ID_NOT_VALID, why));
+    }
+    let session_expiry_seconds = match (version, clean_start) {
+        (Version::V311, false) => u32::MAX,
+        (Version::V311, true) => 0,
+        (Version::V5, _) => properties.session_expiry_seconds.unwrap_or(0),
+    };
+    Ok(Connect {
+        version,
+        client_id,
+        clean_start,
+        keep_alive_seconds,
+        user_name,
+        password,
+        session_expiry_seconds,
+        receive_max: properties.receive_max.unwrap_or(NonZeroU16::MAX),
+        packet_bytes_max: properties.packet_bytes_max,
+        topic_alias_max: properties.topic_alias_max.unwrap_or(0),
+        wants_problem_information: version == Version::V5
+            && properties.wants_problem_information.unwrap_or(true),
+        has_will,
+        has_authentication_method: properties.has_authentication_method,
+    })
+}
+
+fn check_flags(version: Version, flags: u8) -> Result<(), CodecError> {
+    // [MQTT-3.1.2-3]
+    if flags & flag::RESERVED != 0 {
+        return Err(malformed("the reserved flag of CONNECT is set"));
+    }
+    // [MQTT-3.1.2-11], [MQTT-3.1.2-13]
+    if flags & flag::WILL == 0 && flags & (flag::WILL_QOS | flag::WILL_RETAIN) != 0 {
+        return Err(malformed("without a will there is no QoS and no retain"));
+    }
+    // [MQTT-3.1.2-12]
+    if flags & flag::WILL_QOS == flag::WILL_QOS {
+        return Err(malformed("QoS 3 does not exist"));
+    }
+    // [MQTT-3.1.2-22] of 3.1.1
+    let has_only_password = flags & (flag::PASSWORD | flag::USER_NAME) == flag::PASSWORD;
+    if version == Version::V311 && has_only_password {
+        return Err(malformed("a password needs a user name in MQTT 3.1.1"));
     }
     Ok(())
 }
 
-/// Looks at protocol name and level only, so that an unknown level gets its own answer.
-pub(super) fn version(frame: &[u8]) -> Result<Version, CodecError> {
-    let header = Header::read(frame)?.ok_or(malformed("CONNECT is cut off"))?;
-    let body = frame.get(header.body_at..).unwrap_or_default();
-    let unsupported = error(
-        ReasonCode::UNSUPPORTED_VERSION,
-        "MQTT 3.1.1 and 5 are spoken here",
-    );
-    if let Some([level, ..]) = body.strip_prefix(b"\x00\x04MQTT") {
-        match level {
-            4 => Ok(Version::V311),
-            5 => Ok(Version::V5),
-            _ => Err(unsupported),
+/// The properties that matter here. [MQTT 5, 3.1.2.11]
+#[derive(Default)]
+struct Properties {
+    session_expiry_seconds: Option<u32>,
+    receive_max: Option<NonZeroU16>,
+    packet_bytes_max: Option<NonZeroU32>,
+    topic_alias_max: Option<u16>,
+    wants_problem_information: Option<bool>,
+    has_authentication_method: bool,
+}
+
+impl Properties {
+    fn read(mut bytes: Bytes) -> Result<Self, CodecError> {
+        let mut properties = Self::default();
+        let (mut seen, mut has_authentication_data) = (0_u64, false);
+        while let Ok(property) = bytes.try_get_u8() {
+            let bit = 1_u64.checked_shl(u32::from(property)).unwrap_or(0);
+            if property != 0x26 && seen & bit != 0 {
+                return Err(violation("a property appears twice"));
+            }
+            seen |= bit;
+            match property {
+                0x11 => properties.session_expiry_seconds = Some(read_u32(&mut bytes)?),
+                0x15 => {
+                    read_text(&mut bytes)?;
+                    properties.has_authentication_method = true;
+                }
+                0x16 => {
+                    read_binary(&mut bytes)?;
+                    has_authentication_data = true;
+                }
+                0x17 => properties.wants_problem_information = Some(read_bool(&mut bytes)?),
+                0x19 => {
+                    read_bool(&mut bytes)?;
+                }
+                0x21 => {
+                    let count = NonZeroU16::new(read_u16(&mut bytes)?);
+                    let why = "a Receive Maximum of 0 lets nothing through";
+                    properties.receive_max = Some(count.ok_or(violation(why))?);
+                }
+                0x22 => properties.topic_alias_max = Some(read_u16(&mut bytes)?),
+                0x26 => {
+                    read_text(&mut bytes)?;
+                    read_text(&mut bytes)?;
+                }
+                0x27 => {
+                    let size = NonZeroU32::new(read_u32(&mut bytes)?);
+                    let why = "a Maximum Packet Size of 0 lets nothing through";
+                    properties.packet_bytes_max = Some(size.ok_or(violation(why))?);
+                }
+                _ => return Err(malformed("CONNECT has no such property")),
+            }
         }
-    } else if let Some([level, ..]) = body.strip_prefix(b"\x00\x06MQIsdp") {
-        match level {
-            3 => Ok(Version::V311),
-            _ => Err(unsupported),
+        if has_authentication_data && !properties.has_authentication_method {
+            let why = "authentication data needs an authentication method";
+            return Err(violation(why));
         }
-    } else {
-        Err(violation("this is not MQTT"))
+        Ok(properties)
     }
 }
 
-fn connect_v3(connect: v3::Connect) -> Connect {
-    Connect {
-        version: Version::V311,
-        client_id: connect.client_id.to_string(),
-        clean_start: connect.clean_session,
-        keep_alive_seconds: connect.keep_alive,
-        user_name: connect.username.map(|name| name.to_string()),
-        password: connect.password,
-        session_expiry_seconds: if connect.clean_session { 0 } else { u32::MAX },
-        receive_max: NonZeroU16::MAX,
-        packet_bytes_max: None,
-        topic_alias_max: 0,
-        wants_problem_information: false,
-        has_will: connect.last_will.is_some(),
-        has_authentication_method: false,
+fn read_u16(bytes: &mut Bytes) -> Result<u16, CodecError> {
+    bytes.try_get_u16().map_err(|_| CUT_OFF)
+}
+
+fn read_u32(bytes: &mut Bytes) -> Result<u32, CodecError> {
+    bytes.try_get_u32().map_err(|_| CUT_OFF)
+}
+
+fn read_bool(bytes: &mut Bytes) -> Result<bool, CodecError> {
+    match bytes.try_get_u8().map_err(|_| CUT_OFF)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(violation("the value of this property is 0 or 1")),
     }
 }
 
-fn connect_v5(connect: v5::Connect) -> Result<Connect, CodecError> {
-    if connect.auth_data.is_some() && connect.auth_method.is_none() {
-        return Err(violation(
-            "authentication data needs an authentication method",
-        ));
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Goal: no CONNECT panics, whatever is cut off or changed in it.
+        #[test]
+        fn any_bytes_are_read_or_refused(
+            is_v5: bool,
+            flags: u8,
+            rest in prop::collection::vec(prop_oneof![any::<u8>(), 0..4_u8], 0..60),
+        ) {
+            let level = if is_v5 { 5 } else { 4 };
+            let body = [b"\x00\x04MQTT", &[level, flags][..], &rest].concat();
+            let version = version(&body).unwrap();
+            let _either: Result<_, _> = decode(version, body.into());
+        }
     }
-    Ok(Connect {
-        version: Version::V5,
-        client_id: connect.client_id.to_string(),
-        clean_start: connect.clean_start,
-        keep_alive_seconds: connect.keep_alive,
-        user_name: connect.username.map(|name| name.to_string()),
-        password: connect.password,
-        session_expiry_seconds: connect.session_expiry_interval_secs,
-        receive_max: connect.receive_max.unwrap_or(NonZeroU16::MAX),
-        packet_bytes_max: connect.max_packet_size,
-        topic_alias_max: connect.topic_alias_max,
-        wants_problem_information: connect.request_problem_info,
-        has_will: connect.last_will.is_some(),
-        has_authentication_method: connect.auth_method.is_some(),
-    })
 }

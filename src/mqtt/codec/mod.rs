@@ -1,8 +1,9 @@
 //! Bytes to packets.
 //!
-//! Framing, PUBLISH and PUBACK are read here, since nearly every packet is one of them;
-//! the rare packets are read by `rmqtt-codec`. What that crate lets through and the
-//! standard forbids is checked here too. A broken peer gets a reason code, never a panic.
+//! Framing, PUBLISH and PUBACK are read here, since nearly every packet is one of them, and
+//! CONNECT, whose sender must learn what is wrong with it; the others by `rmqtt-codec`. What
+//! that crate lets through and the standard forbids is checked here too. A broken peer gets
+//! a reason code, never a panic.
 
 mod connect;
 mod publish;
@@ -94,9 +95,10 @@ impl Decoder {
         let frame = buffer.split_to(header.packet_bytes());
         match self.version {
             None => {
-                let version = connect::version(&frame)?;
+                let body = frame.freeze().slice(header.body_at..);
+                let version = connect::version(&body)?;
                 self.version = Some(version);
-                let connect = connect::decode(version, header, frame)?;
+                let connect = connect::decode(version, body)?;
                 Ok(Some(Packet::Connect(Box::new(connect))))
             }
             Some(version) => decode_packet(version, header, frame).map(Some),

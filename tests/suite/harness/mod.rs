@@ -93,7 +93,9 @@ impl Place {
             database_url: Some(self.url.clone().into()),
         };
         let config = Config::load(None, environment, overrides).unwrap();
-        let running = within("the start", serve::start(config)).await.unwrap();
+        let running = within("the start", Box::pin(serve::start(config)))
+            .await
+            .unwrap();
         TestBroker {
             running,
             place: self,

@@ -242,9 +242,10 @@ fn assert_read_by_others(packet: &[u8], received: &Received, is_v5: bool) {
     if has_many_identifiers || is_aliased {
         return; // rightly sent, and more than that decoder knows
     }
-    let is_read = match is_v5 {
-        true => matches!(mqtt_proto::v5::Packet::decode(packet), Ok(Some(_))),
-        false => matches!(mqtt_proto::v3::Packet::decode(packet), Ok(Some(_))),
+    let is_read = if is_v5 {
+        matches!(mqtt_proto::v5::Packet::decode(packet), Ok(Some(_)))
+    } else {
+        matches!(mqtt_proto::v3::Packet::decode(packet), Ok(Some(_)))
     };
     assert!(is_read, "another decoder cannot read {packet:?}");
 }

@@ -16,10 +16,9 @@ use super::{
 
 /// Waits for something that must come.
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(DEADLINE, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("{what} did not come in time"),
-    }
+    tokio::time::timeout(DEADLINE, future)
+        .await
+        .unwrap_or_else(|_| panic!("{what} did not come in time"))
 }
 
 /// Looks again and again until something is so.

@@ -330,8 +330,13 @@ fn what_is_told_to_a_peer_that_cannot_connect() {
     let code = |bytes: &[u8]| decode_connect(bytes).unwrap_err().code;
     let unknown_level = b"\x10\x0d\0\x04MQTT\x06\x02\0\0\0\x01a";
     assert_eq!(code(unknown_level), ReasonCode::UNSUPPORTED_VERSION);
-    let no_client_id = b"\x10\x0d\0\x04MQTT\x05\x00\0\0\0\0\0";
+    let no_client_id = b"\x10\x0c\0\x04MQTT\x04\x00\0\0\0\0";
     assert_eq!(code(no_client_id), ReasonCode::CLIENT_ID_NOT_VALID);
+    let no_client_id = b"\x10\x0d\0\x04MQTT\x05\x00\0\0\0\0\0";
+    assert!(
+        decode_connect(no_client_id).is_ok(),
+        "the server chooses one"
+    );
     assert_eq!(code(b"\x30\x03\0\x01a"), ReasonCode::PROTOCOL_ERROR);
     assert_eq!(code(b"GET / HTTP/1.1\r\n\r\n"), ReasonCode::PROTOCOL_ERROR);
 }
