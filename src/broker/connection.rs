@@ -88,7 +88,7 @@ impl Broker {
         let outcome = ConnectOutcome::Accepted;
         connects.get_or_create(&ConnectLabels { outcome }).inc();
         shared.metrics.connections.inc();
-        let (place, connection) = Connection::new(&shared, stream, *opened);
+        let (place, connection) = Connection::new(&shared, stream, opened);
         let cause = connection.run().await;
         shared.metrics.connections.dec();
         shared
@@ -102,7 +102,7 @@ impl Broker {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    fn new<'a>(shared: &Arc<Shared>, stream: S, opened: Opened<'a>) -> (Place<'a>, Box<Self>) {
+    fn new<'a>(shared: &Arc<Shared>, stream: S, opened: Box<Opened<'a>>) -> (Place<'a>, Box<Self>) {
         let Opened {
             place,
             held,
@@ -111,7 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             session,
             decoder,
             inbound,
-        } = opened;
+        } = *opened;
         tracing::debug!(user = %subject, device = held.device.0, "connected");
         // Boxed: it is moved once, and the task around it stays small.
         let connection = Box::new(Self {
@@ -205,6 +205,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         let completed = ready!(operation.as_mut().poll(cx));
         self.operation = None;
+        self.operations.shrink_to_fit(); // mostly to nothing: an idle connection is small
         match completed {
             Completed::Persisted { is_stored } => self.session.handle_persisted(is_stored),
             Completed::Page { page, entries } => {

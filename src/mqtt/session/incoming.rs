@@ -263,6 +263,9 @@ impl Session {
         }
         self.pump();
         self.next_control();
+        // Subscriptions change rarely: what waited for it need not keep its memory.
+        self.controls.shrink_to_fit();
+        self.actions.shrink_to_fit();
     }
 
     fn forget_uncovered(&mut self) {
