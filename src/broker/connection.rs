@@ -207,11 +207,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.operation = None;
         match completed {
             Completed::Persisted { is_stored } => self.session.handle_persisted(is_stored),
-            Completed::Page {
-                conversation,
-                entries,
-            } => {
-                self.session.handle_page(conversation, entries);
+            Completed::Page { page, entries } => {
+                self.session.handle_page(page, entries);
             }
             Completed::TakenOver => self.handle_event(Event::TakenOver),
         }
@@ -339,8 +336,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.stalled_since = None;
         let out = self.session.output();
         out.advance(written);
-        if out.is_empty() && out.capacity() > OUTPUT_KEPT_BYTES {
-            *out = BytesMut::new();
+        if out.is_empty() && (out.capacity() > OUTPUT_KEPT_BYTES || self.session.is_idle()) {
+            *self.session.output() = BytesMut::new(); // an idle connection keeps no buffer
         }
         self.session.handle_written();
         Poll::Ready(())

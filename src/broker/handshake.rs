@@ -1,17 +1,19 @@
 //! From the first byte to an open session: CONNECT, token, takeover, what was missed.
 
 use std::{
+    future::poll_fn,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use super::{
     Shared,
     hub::Place,
     operations::{restore_pending, wanted},
+    reading::read_into,
 };
 use crate::{
     bridge::{
@@ -175,15 +177,19 @@ async fn read_connect<S: AsyncRead + Unpin>(
     stream: &mut S,
     decoder: &mut Decoder,
     inbound: &mut BytesMut,
-) -> Result<Connect, HandshakeError> {
+) -> Result<Box<Connect>, HandshakeError> {
     loop {
         match decoder.decode(inbound)? {
-            Some(Packet::Connect(connect)) => return Ok(*connect),
+            Some(Packet::Connect(connect)) => {
+                if inbound.is_empty() {
+                    *inbound = BytesMut::new(); // waiting for its turn, it keeps no buffer
+                }
+                return Ok(connect);
+            }
             Some(_) => unreachable!("the decoder accepts nothing but CONNECT first"),
             None => {}
         }
-        inbound.reserve(1024);
-        if stream.read_buf(inbound).await? == 0 {
+        if poll_fn(|cx| read_into(stream, cx, inbound)).await? == 0 {
             return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
         }
     }

@@ -11,10 +11,7 @@ use crate::{
         receipts::Inflight,
         sessions::{Held, Missed, Wanted},
     },
-    domain::{
-        ids::ConversationId,
-        message::{Position, SharedEntry},
-    },
+    domain::message::{Position, SharedEntry},
     mqtt::{
         packet::PacketId,
         replay::{PageRequest, Pending},
@@ -40,7 +37,7 @@ pub(super) enum Completed {
         is_stored: bool,
     },
     Page {
-        conversation: ConversationId,
+        page: PageRequest,
         entries: Option<Vec<SharedEntry>>,
     },
     /// Another node has taken the session.
@@ -94,27 +91,21 @@ async fn read(shared: &Shared, held: Held, page: PageRequest) -> Completed {
         after,
         entries_max,
     } = page;
-    match shared
+    let log = shared
         .bridge
-        .log_after(held.user, conversation, after, entries_max)
-        .await
-    {
-        Ok(entries) => Completed::Page {
-            conversation,
-            entries: Some(entries),
-        },
+        .log_after(held.user, conversation, after, entries_max);
+    let entries = match log.await {
+        Ok(entries) => Some(entries),
         Err(error) => {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "a page of the log is not read"
             );
             tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-            Completed::Page {
-                conversation,
-                entries: None,
-            }
+            None
         }
-    }
+    };
+    Completed::Page { page, entries }
 }
 
 /// In the words of the bridge.

@@ -58,19 +58,19 @@ struct Conversation {
     head: i64,
     /// Entries after `sent`, without a gap.
     waiting: VecDeque<SharedEntry>,
-    is_reading: bool,
+    /// The page that is being read, and `head` when it was asked for.
+    reading: Option<(PageRequest, i64)>,
     has_turn: bool,
 }
 
 impl Conversation {
     fn at(cursor: i64) -> Self {
-        let (is_reading, has_turn) = (false, false);
         Self {
             sent: cursor,
             head: cursor,
             waiting: VecDeque::new(),
-            is_reading,
-            has_turn,
+            reading: None,
+            has_turn: false,
         }
     }
 
@@ -79,7 +79,7 @@ impl Conversation {
     }
 
     fn is_quiet(&self) -> bool {
-        self.sent >= self.head && !self.is_reading
+        self.sent >= self.head && self.reading.is_none()
     }
 }
 
@@ -117,7 +117,7 @@ impl Replay {
             return; // heard before
         }
         conversation.head = to;
-        if !conversation.is_reading {
+        if conversation.reading.is_none() {
             for entry in entries {
                 let sequence = entry.position.sequence.get();
                 let is_next = sequence == conversation.in_memory() + 1;
@@ -132,16 +132,21 @@ impl Replay {
 
     /// A page that [`Next::Read`] asked for was read. It holds what the device may see, in
     /// order; it is empty if there is nothing for it (any more).
-    pub fn read(&mut self, id: ConversationId, entries: Vec<SharedEntry>) {
-        let Some(conversation) = self.conversations.get_mut(&id) else {
+    pub fn read(&mut self, page: PageRequest, entries: Vec<SharedEntry>) {
+        let Some(conversation) = self.conversations.get_mut(&page.conversation) else {
             return;
         };
-        conversation.is_reading = false;
-        if let Some(first) = entries.first() {
+        let Some((_, head)) = conversation.reading.take_if(|(asked, _)| *asked == page) else {
+            return; // asked before the conversation was forgotten
+        };
+        match entries.first() {
             // What lies before the first entry is not for this user: not a participant then.
-            conversation.sent = conversation.sent.max(first.position.sequence.get() - 1);
-        } else {
-            conversation.head = conversation.sent;
+            Some(first) => {
+                let before = first.position.sequence.get() - 1;
+                conversation.sent = conversation.sent.max(before);
+            }
+            None if conversation.head == head => conversation.head = conversation.sent,
+            None => {} // something was committed since: ask again
         }
         for entry in entries {
             if entry.position.sequence.get() == conversation.in_memory() + 1 {
@@ -150,14 +155,14 @@ impl Replay {
             }
         }
         conversation.head = conversation.head.max(conversation.in_memory());
-        self.give_turn(id);
+        self.give_turn(page.conversation);
     }
 
     /// A page could not be read: ask again.
-    pub fn read_failed(&mut self, id: ConversationId) {
-        if let Some(conversation) = self.conversations.get_mut(&id) {
-            conversation.is_reading = false;
-            self.give_turn(id);
+    pub fn read_failed(&mut self, page: PageRequest) {
+        if let Some(conversation) = self.conversations.get_mut(&page.conversation) {
+            conversation.reading.take_if(|(asked, _)| *asked == page);
+            self.give_turn(page.conversation);
         }
     }
 
@@ -176,37 +181,27 @@ impl Replay {
 
     /// What to do next; `may_deliver` says whether another message may go out.
     pub fn next(&mut self, may_deliver: bool) -> Option<Next> {
-        for _ in 0..self.turns.len() {
+        while may_deliver {
             let id = self.turns.pop_front()?;
             let Some(conversation) = self.conversations.get_mut(&id) else {
                 continue;
             };
             conversation.has_turn = false;
-            if !conversation.waiting.is_empty() {
-                if !may_deliver {
-                    self.give_turn(id);
-                    continue;
-                }
-                let entry = conversation.waiting.pop_front()?;
+            if let Some(entry) = conversation.waiting.pop_front() {
                 conversation.sent = entry.position.sequence.get();
                 self.waiting -= 1;
                 self.give_turn(id);
                 self.forget_quiet();
                 return Some(Next::Deliver(entry));
             }
-            if conversation.sent < conversation.head && !conversation.is_reading {
-                if !may_deliver {
-                    self.give_turn(id);
-                    continue;
-                }
-                conversation.is_reading = true;
-                let after = conversation.sent;
-                let entries_max = self.waiting_max.saturating_sub(self.waiting).max(1);
-                return Some(Next::Read(PageRequest {
+            if conversation.sent < conversation.head && conversation.reading.is_none() {
+                let page = PageRequest {
                     conversation: id,
-                    after,
-                    entries_max,
-                }));
+                    after: conversation.sent,
+                    entries_max: self.waiting_max.saturating_sub(self.waiting).max(1),
+                };
+                conversation.reading = Some((page, conversation.head));
+                return Some(Next::Read(page));
             }
         }
         None
@@ -222,7 +217,7 @@ impl Replay {
         if let Some(conversation) = self.conversations.get_mut(&id)
             && !conversation.has_turn
             && !conversation.is_quiet()
-            && !conversation.is_reading
+            && conversation.reading.is_none()
         {
             conversation.has_turn = true;
             self.turns.push_back(id);
@@ -277,10 +272,7 @@ mod tests {
                 Next::Deliver(entry) => got.push(entry.position.sequence.get()),
                 Next::Read(page) => {
                     let to = head.min(page.after + i64::try_from(page.entries_max).unwrap());
-                    replay.read(
-                        page.conversation,
-                        entries(page.conversation, page.after + 1, to),
-                    );
+                    replay.read(page, entries(page.conversation, page.after + 1, to));
                 }
             }
         }
@@ -347,7 +339,7 @@ mod tests {
             entries_max: 8,
         };
         assert_eq!(replay.next(true), Some(Next::Read(read)));
-        replay.read(id(1), Vec::new());
+        replay.read(read, Vec::new());
         assert_eq!(replay.next(true), None);
         assert!(replay.is_caught_up());
     }
@@ -360,10 +352,55 @@ mod tests {
             cursor: 0,
             head: 1,
         });
-        assert!(matches!(replay.next(true), Some(Next::Read(_))));
+        let page = PageRequest {
+            conversation: id(1),
+            after: 0,
+            entries_max: 8,
+        };
+        assert_eq!(replay.next(true), Some(Next::Read(page)));
         assert_eq!(replay.next(true), None);
-        replay.read_failed(id(1));
+        replay.read_failed(page);
         assert!(matches!(replay.next(true), Some(Next::Read(_))));
+    }
+
+    #[test]
+    fn who_comes_back_while_a_page_is_read_misses_nothing() {
+        let mut replay = Replay::new(8);
+        let conversation = id(1);
+        replay.resume(Pending {
+            conversation,
+            cursor: 3,
+            head: 5,
+        });
+        let Some(Next::Read(page)) = replay.next(true) else {
+            panic!("there is something to read")
+        };
+        replay.hear(conversation, 9, 9, &entries(conversation, 9, 9));
+        replay.read(page, Vec::new()); // read before the user was added again
+        assert!(matches!(replay.next(true), Some(Next::Read(_))));
+    }
+
+    #[test]
+    fn a_page_of_a_forgotten_conversation_is_ignored() {
+        let mut replay = Replay::new(8);
+        let conversation = id(1);
+        let pending = Pending {
+            conversation,
+            cursor: 0,
+            head: 5,
+        };
+        replay.resume(pending);
+        let Some(Next::Read(old)) = replay.next(true) else {
+            panic!("there is something to read")
+        };
+        replay.forget(conversation);
+        replay.resume(Pending {
+            cursor: 2,
+            ..pending
+        });
+        assert!(matches!(replay.next(true), Some(Next::Read(_))));
+        replay.read(old, Vec::new());
+        assert!(!replay.is_caught_up());
     }
 
     proptest! {
@@ -391,15 +428,14 @@ mod tests {
                     1 => replay.hear(log, number.min(head), head, &entries(log, number.min(head), head)),
                     2 => got.extend(drain(&mut replay, head)),
                     _ => {
-                        if let Some(Next::Deliver(entry)) = replay.next(true) {
-                            got.push(entry.position.sequence.get());
-                        } else {
-                            replay.read_failed(log);
+                        match replay.next(true) {
+                            Some(Next::Deliver(entry)) => got.push(entry.position.sequence.get()),
+                            Some(Next::Read(page)) => replay.read_failed(page),
+                            None => {}
                         }
                     }
                 }
             }
-            replay.read_failed(log);
             got.extend(drain(&mut replay, head));
             prop_assert_eq!(got, (cursor + 1..=head).collect::<Vec<_>>());
             prop_assert_eq!(replay.waiting, 0);

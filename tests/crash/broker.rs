@@ -18,7 +18,7 @@ use tokio::{
 };
 
 /// Recovery on a busy machine included.
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
+const READY_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Where the broker is reached; other ports after each start.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -94,16 +94,15 @@ impl Audit {
         }
         self.acknowledged += promises.len();
         for promise in promises {
-            let stored = self.logs[promise.conversation].sequences.get(&promise.id);
-            let promised = promise.sequence.or(stored.copied());
-            if stored.is_none() {
-                self.ledger
-                    .violation(format!("{} was acknowledged and is lost", promise.id));
-            } else if stored.copied() != promised {
-                let what = format!(
-                    "{} was acknowledged as {promised:?}, stored as {stored:?}",
-                    promise.id
-                );
+            let sequences = &self.logs[promise.conversation].sequences;
+            let Some(&stored) = sequences.get(&promise.id) else {
+                let what = format!("{} was acknowledged and is lost", promise.id);
+                self.ledger.violation(what);
+                continue;
+            };
+            if let Some(said) = promise.sequence.filter(|said| *said != stored) {
+                let id = promise.id;
+                let what = format!("{id} was acknowledged as {said}, stored as {stored}");
                 self.ledger.violation(what);
             }
         }

@@ -124,12 +124,9 @@ impl Device {
         while *self.setup.phase.borrow() != Phase::End {
             let connected = self.connect().await;
             drop(replaced.take());
-            let mut connection = match connected {
-                Ok(connection) => connection,
-                Err(_) => {
-                    tokio::time::sleep(backoff.wait()).await;
-                    continue;
-                }
+            let Ok(mut connection) = connected else {
+                tokio::time::sleep(backoff.wait()).await;
+                continue;
             };
             backoff.reset();
             match self.live(&mut connection).await {
@@ -144,7 +141,7 @@ impl Device {
                 }
                 Ok(Leave::Replace) => replaced = Some(connection),
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    self.complain(format!("the broker sent what is no MQTT: {error}"));
+                    self.complain(&format!("the broker sent what is no MQTT: {error}"));
                 }
                 Err(_) => {}
             }
@@ -162,14 +159,14 @@ impl Device {
                 ..
             } => {
                 if self.has_subscribed && !has_session {
-                    self.complain("the broker has forgotten the session".to_owned());
+                    self.complain("the broker has forgotten the session");
                 }
             }
             Packet::ConnAck { code, .. } if code == "ServerUnavailable" => {
                 return Err(io::ErrorKind::ConnectionRefused.into());
             }
             other => {
-                self.complain(format!("no CONNACK with success: {other:?}"));
+                self.complain(&format!("no CONNACK with success: {other:?}"));
                 return Err(io::ErrorKind::ConnectionRefused.into());
             }
         }
@@ -282,7 +279,7 @@ impl Device {
                 packet_id: None, ..
             } => {}
             Packet::ConnAck { .. } | Packet::Other(_) => {
-                self.complain(format!("unexpected: {packet:?}"));
+                self.complain(&format!("unexpected: {packet:?}"));
             }
         }
         Ok(())
@@ -293,16 +290,16 @@ impl Device {
             .outbox
             .pop_front_if(|first| first.packet_id == packet_id)
         else {
-            return self.complain(format!("PUBACK {packet_id} is not for the oldest publish"));
+            return self.complain(&format!("PUBACK {packet_id} is not for the oldest publish"));
         };
         let Outgoing {
             conversation, id, ..
         } = outgoing;
         if let Some(code) = refused {
-            return self.complain(format!("{id} was refused: {code}"));
+            return self.complain(&format!("{id} was refused: {code}"));
         }
         if sequence.is_none() && self.setup.login.version == crate::wire::Version::V5 {
-            self.complain(format!("the PUBACK of {id} names no sequence"));
+            self.complain(&format!("the PUBACK of {id} names no sequence"));
         }
         self.setup.ledger.acknowledged(Acknowledged {
             conversation,
@@ -322,11 +319,11 @@ impl Device {
         let (Some(place), Some(sequence), Some(id)) =
             (place, entry["seq"].as_i64(), entry["id"].as_str())
         else {
-            return self.complain(format!("not for this device: {topic} {entry}"));
+            return self.complain(&format!("not for this device: {topic} {entry}"));
         };
         let kills = self.setup.ledger.kills();
         if let Err(what) = self.logs[place].take(sequence, id, kills) {
-            self.complain(format!("{topic}: {what}"));
+            self.complain(&format!("{topic}: {what}"));
         }
         self.held.push((packet_id, place, sequence));
         self.setup.ledger.received(self.name(), place, sequence);
@@ -362,7 +359,7 @@ impl Device {
         }
     }
 
-    fn complain(&self, what: String) {
+    fn complain(&self, what: &str) {
         self.setup
             .ledger
             .violation(format!("{}: {what}", self.name()));

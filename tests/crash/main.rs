@@ -34,7 +34,7 @@ const ROUNDS: u32 = 50;
 /// Acknowledgements between two kills, at most.
 const ACKNOWLEDGEMENTS_MAX: u64 = 200;
 /// What should happen within moments has failed after this.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 #[derive(Clone, Copy, Debug)]
 enum Victim {

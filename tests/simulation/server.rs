@@ -315,7 +315,7 @@ impl World {
                 return session.handle_persisted(is_stored);
             }
             Some(Operation::Page(page, entries)) => {
-                return session.handle_page(page.conversation, entries);
+                return session.handle_page(page, entries);
             }
         };
         connection.operations.push_front(next);

@@ -19,7 +19,7 @@ use crate::{
         packet::{PacketId, QoS, Version},
         publishes::{Ticket, Verdict},
         reason::ReasonCode,
-        replay::Next,
+        replay::{Next, PageRequest},
         subscriptions::Route,
     },
 };
@@ -93,15 +93,15 @@ impl Session {
 
     /// A page of [`Action::Read`]: what the user may see, in order; none if the read failed
     /// and should be repeated.
-    pub fn handle_page(&mut self, conversation: ConversationId, entries: Option<Vec<SharedEntry>>) {
+    pub fn handle_page(&mut self, page: PageRequest, entries: Option<Vec<SharedEntry>>) {
         match entries {
             Some(entries) => {
                 if entries.is_empty() {
-                    self.inflight.forget(conversation);
+                    self.inflight.forget(page.conversation);
                 }
-                self.replay.read(conversation, entries);
+                self.replay.read(page, entries);
             }
-            None => self.replay.read_failed(conversation),
+            None => self.replay.read_failed(page),
         }
         self.pump();
     }

@@ -1,14 +1,19 @@
-//! mosquitto_sub and mosquitto_pub: the command line that everybody tries first.
+//! `mosquitto_sub` and `mosquitto_pub`: the command line that everybody tries first.
 
-use std::process::{Output, Stdio};
+use std::{
+    collections::VecDeque,
+    process::{Output, Stdio},
+};
 
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use sqlx::PgPool;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
     process::{Child, ChildStdout, Command},
 };
 
-use super::{MISSED, Stage, entry, message};
+use super::{MISSED, Stage, message};
 use crate::harness::within;
 
 #[sqlx::test(migrator = "homing::store::MIGRATOR")]
@@ -36,28 +41,23 @@ async fn story(pool: &PgPool, version: &'static str) {
     };
     client.a_bad_token_is_refused().await;
 
-    // -d prints every packet, so the messages that follow are known to be live.
-    let mut bob = client.subscribe("bob", "c/#", 1, true);
-    bob.until("Subscribed").await;
+    let mut bob = client.subscribe("bob").await;
     let alice = client.publish(&stage.send_topic(), "live").await;
     assert!(alice.status.success(), "{alice:?}");
-    assert_eq!(entry(bob.until("{").await.as_bytes()), (1, "live".into()));
-    bob.end().await;
+    assert_eq!(bob.entry().await, (1, "live".into()));
+    bob.leave_at(1).await;
 
     for id in MISSED {
         let alice = client.publish(&stage.send_topic(), id).await;
         assert!(alice.status.success(), "{alice:?}");
     }
-    let mut bob = client.subscribe("bob", "c/#", MISSED.len(), false);
+    let mut bob = client.subscribe("bob").await;
     for (sequence, id) in (2..).zip(MISSED) {
-        let line = bob.until("").await;
-        assert_eq!(entry(line.as_bytes()), (sequence, id.into()));
+        assert_eq!(bob.entry().await, (sequence, id.into()));
     }
-    bob.end().await;
     client.publish(&stage.send_topic(), "last").await;
-    let mut bob = client.subscribe("bob", "c/#", 1, false);
-    assert_eq!(entry(bob.until("").await.as_bytes()), (7, "last".into()));
-    bob.end().await;
+    assert_eq!(bob.entry().await, (7, "last".into()));
+    bob.leave_at(7).await;
 
     client.a_foreign_conversation_is_refused().await;
     stage.end().await;
@@ -98,20 +98,35 @@ impl Mosquitto<'_> {
         run(command).await
     }
 
-    /// Leaves after so many messages; its session is kept.
-    fn subscribe(&self, user: &str, filter: &str, messages: usize, is_chatty: bool) -> Subscriber {
+    /// Returns when c/# is granted; the session is kept.
+    async fn subscribe(&self, user: &str) -> Subscriber {
         let mut command = self.command("mosquitto_sub", user, &self.stage.broker.token(user));
-        command.args(["-q", "1", "-i", "mosquitto", "-c", "-t", filter]);
-        command.args(["-C", &messages.to_string(), "-F", "%p"]);
+        command.args([
+            "-q",
+            "1",
+            "-i",
+            "mosquitto",
+            "-c",
+            "-t",
+            "c/#",
+            "-F",
+            "%p",
+            "-d",
+        ]);
         if self.version == "5" {
             command.args(["-x", "3600"]);
         }
-        if is_chatty {
-            command.arg("-d");
-        }
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Subscriber { child, lines }
+        let (user, waiting) = (user.to_owned(), VecDeque::new());
+        let mut subscriber = Subscriber {
+            user,
+            child,
+            lines,
+            waiting,
+        };
+        subscriber.granted().await;
+        subscriber
     }
 
     fn command(&self, program: &str, user: &str, token: &str) -> Command {
@@ -131,27 +146,66 @@ impl Mosquitto<'_> {
 }
 
 struct Subscriber {
+    user: String,
     child: Child,
+    /// What it prints: every packet because of -d, and every payload.
     lines: Lines<BufReader<ChildStdout>>,
+    /// Payloads that came before the subscription was granted.
+    waiting: VecDeque<Value>,
 }
 
 impl Subscriber {
-    /// The next line that begins so.
-    async fn until(&mut self, start: &str) -> String {
+    async fn granted(&mut self) {
         loop {
-            let line = within(start, self.lines.next_line()).await.unwrap();
-            let line = line.unwrap_or_else(|| panic!("it ended before a line with {start:?}"));
-            if line.starts_with(start) {
-                return line;
+            let line = self.line().await;
+            if line.starts_with("Subscribed") {
+                return;
+            }
+            self.waiting.extend(serde_json::from_str::<Value>(&line));
+        }
+    }
+
+    /// The sequence and the id of the next message.
+    async fn entry(&mut self) -> (i64, String) {
+        loop {
+            let payload = self.payload().await;
+            if let (Some(sequence), Some(id)) = (payload["seq"].as_i64(), payload["id"].as_str()) {
+                return (sequence, id.to_owned());
             }
         }
     }
 
-    /// It has got all it waited for, and leaves by itself.
-    async fn end(self) {
+    /// Leaves once its own receipt says that it has got so far. A client that closes its
+    /// socket with something unread resets the connection, and its acknowledgements with it.
+    async fn leave_at(mut self, sequence: i64) {
+        loop {
+            let payload = self.payload().await;
+            if payload["user"] == *self.user && payload["delivered"] == sequence {
+                break;
+            }
+        }
+        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
+        kill_process(Pid::from_raw(pid.unwrap()).unwrap(), Signal::TERM).unwrap();
         let output = within("its end", self.child.wait_with_output()).await;
         let output = output.unwrap();
         assert!(output.status.success(), "{output:?}");
+    }
+
+    async fn payload(&mut self) -> Value {
+        if let Some(payload) = self.waiting.pop_front() {
+            return payload;
+        }
+        loop {
+            let line = self.line().await;
+            if let Ok(payload) = serde_json::from_str(&line) {
+                return payload;
+            }
+        }
+    }
+
+    async fn line(&mut self) -> String {
+        let line = within("a line", self.lines.next_line()).await.unwrap();
+        line.expect("mosquitto_sub prints on")
     }
 }
 
