@@ -266,7 +266,9 @@ async fn a_new_subscription_begins_with_what_comes_next(pool: PgPool) {
     let mut sender = broker.device("alice", "sender").await;
     sender.say(&conversation, "old").await;
     witness.drain(1, 1).await;
-    let mut phone = broker.listener("bob", "phone").await;
+    let phone = broker.listener("bob", "phone").await;
+    phone.disconnect().await;
+    let mut phone = broker.device("bob", "phone").await;
     phone.assert_quiet().await;
     sender.say(&conversation, "new").await;
     let delivery = phone.delivery().await;

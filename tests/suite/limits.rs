@@ -140,7 +140,7 @@ async fn a_loud_device_is_read_more_slowly(pool: PgPool) {
     broker.stop().await;
 }
 
-/// Goal: a device that never reads disturbs no other, costs a bounded amount, and loses
+/// Goal: a device that never reads disturbs no other and loses
 /// nothing: it gets everything in order when it reads again.
 #[sqlx::test(migrator = "MIGRATOR")]
 async fn who_does_not_read_disturbs_nobody_and_loses_nothing(pool: PgPool) {
