@@ -17,8 +17,8 @@ use crate::{
 
 /// The packet id of the SUBSCRIBE is 1; publishes have those after it.
 const PACKET_ID_FIRST: u16 = 2;
-const RETRY_MIN: Duration = Duration::from_millis(5);
-const RETRY_MAX: Duration = Duration::from_millis(200);
+pub(crate) const RETRY_MIN: Duration = Duration::from_millis(5);
+pub(crate) const RETRY_MAX: Duration = Duration::from_millis(200);
 
 /// What a device is, and what it shares with the test.
 pub(crate) struct Setup {
