@@ -110,19 +110,24 @@ impl Audit {
     }
 
     /// What was read once is still so.
-    pub(crate) async fn read_again(&self) {
+    ///
+    /// # Errors
+    ///
+    /// A log could not be read.
+    pub(crate) async fn read_again(&self) -> reqwest::Result<()> {
         for log in &self.logs {
             let all = self
                 .rest
                 .log_after(&log.token, &log.conversation, 0)
-                .await
-                .unwrap();
+                .await?;
             let ids: Vec<_> = all.into_iter().map(|entry| entry.id).collect();
             if ids != log.ids {
+                let id = &log.conversation;
                 self.ledger
-                    .violation(format!("the log of {} has changed", log.conversation));
+                    .violation(format!("the log of {id} has changed"));
             }
         }
+        Ok(())
     }
 
     /// Nothing is stored but what was acknowledged, now that all has been.

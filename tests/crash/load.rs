@@ -13,7 +13,7 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 use crate::{
     broker::Broker,
     check::{Audit, Log},
-    device::{Device, Setup},
+    device::{Device, RETRY_MAX, RETRY_MIN, Setup},
     ledger::{Acknowledged, Counts, Ledger, Phase, Place, Sent},
     rest::Rest,
     wire::{Login, Version},
@@ -120,8 +120,11 @@ impl Load {
         self.phase.send_replace(Phase::Drain);
         self.until(|counts| counts.unacknowledged == 0 || counts.violations > 0)
             .await;
-        self.audit.read_on().await.unwrap();
-        self.audit.read_again().await;
+        // Postgres may have been killed a moment ago; the caller sets the deadline.
+        let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
+        while self.audit.read_on().await.is_err() || self.audit.read_again().await.is_err() {
+            tokio::time::sleep(backoff.wait()).await;
+        }
         self.audit.compare_totals();
         let heads = self.audit.heads();
         let wanted: Vec<_> = DEVICES
@@ -205,7 +208,7 @@ async fn send_over_rest(program: Program) {
             return;
         }
         let message = format!(r#"{{"id":"{id}","body":{number}}}"#);
-        let mut backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(200));
+        let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
         let mut attempts = 0;
         loop {
             attempts += 1;
