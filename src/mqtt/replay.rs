@@ -181,7 +181,10 @@ impl Replay {
 
     /// What to do next; `may_deliver` says whether another message may go out.
     pub fn next(&mut self, may_deliver: bool) -> Option<Next> {
-        while may_deliver {
+        if !may_deliver {
+            return None;
+        }
+        loop {
             let id = self.turns.pop_front()?;
             let Some(conversation) = self.conversations.get_mut(&id) else {
                 continue;
@@ -204,7 +207,6 @@ impl Replay {
                 return Some(Next::Read(page));
             }
         }
-        None
     }
 
     /// Whether everything known was handed out.

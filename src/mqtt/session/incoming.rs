@@ -31,7 +31,7 @@ impl Session {
             && self.publishes.len() < publishes_max
             && self.controls.len() < CONTROLS_MAX
             && self.out.len() < 2 * self.limits.outbound_bytes_max
-            && self.rate.paused_until(now).is_none()
+            && self.paused_until(now).is_none()
     }
 
     /// Takes a packet.
@@ -62,7 +62,9 @@ impl Session {
     }
 
     fn handle_publish(&mut self, publish: Publish, now: Instant) {
-        self.rate.count(now);
+        if let Some(rate) = &mut self.rate {
+            rate.count(now);
+        }
         if publish.is_retained && self.version == Version::V5 {
             return self.close(
                 ReasonCode::RETAIN_NOT_SUPPORTED,

@@ -144,7 +144,8 @@ pub struct Session {
     replay: Replay,
     inflight: Inflight,
     publishes: Publishes,
-    rate: Rate,
+    /// None without a limit, as most have it.
+    rate: Option<Box<Rate>>,
     aliases_in: AliasesIn,
     aliases_out: AliasesOut,
     controls: VecDeque<Control>,
@@ -212,7 +213,8 @@ impl Session {
             replay: Replay::new(limits.backlog_entries_max),
             inflight: Inflight::new(inflight_max, interrupted),
             publishes: Publishes::default(),
-            rate: Rate::new(limits.publishes_per_second, now),
+            rate: (limits.publishes_per_second > 0)
+                .then(|| Box::new(Rate::new(limits.publishes_per_second, now))),
             aliases_in: AliasesIn::default(),
             aliases_out: AliasesOut::new(connect.topic_alias_max.min(limits.topic_alias_out_max)),
             controls: VecDeque::new(),
@@ -290,6 +292,11 @@ impl Session {
             frame::write_disconnect(self.version, reason, why, &mut self.out);
             self.actions.push_back(Action::Close { reason });
         }
+    }
+
+    /// Until when no publish is read; nothing if one is welcome.
+    fn paused_until(&self, now: Instant) -> Option<Instant> {
+        self.rate.as_ref()?.paused_until(now)
     }
 
     /// Whether the connection is about to end.

@@ -15,7 +15,7 @@ impl Session {
         let silent = self
             .keep_alive
             .map(|keep_alive| self.last_heard + keep_alive);
-        let welcome_again = self.rate.paused_until(self.clock);
+        let welcome_again = self.paused_until(self.clock);
         [silent, self.token_moment(), self.remember_at, welcome_again]
             .into_iter()
             .flatten()
