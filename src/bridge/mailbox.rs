@@ -53,6 +53,7 @@ pub enum Event {
     /// What became of a report on `c/{cid}/receipts`: whether it was stored.
     Reported {
         ticket: u64,
+        conversation: ConversationId,
         result: Result<(), Refusal>,
     },
     /// Of a commit, the part that this user may see.

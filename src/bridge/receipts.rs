@@ -98,9 +98,13 @@ pub enum ReportReply {
 }
 
 impl ReportReply {
-    fn send(self, result: Result<(), Refusal>) {
+    fn send(self, conversation: ConversationId, result: Result<(), Refusal>) {
         match self {
-            Self::Session { mailbox, ticket } => mailbox.tell(Event::Reported { ticket, result }),
+            Self::Session { mailbox, ticket } => mailbox.tell(Event::Reported {
+                ticket,
+                conversation,
+                result,
+            }),
             // Whoever asked may have gone; the position is stored all the same.
             Self::Request(request) => drop(request.send(result)),
         }
@@ -359,10 +363,17 @@ fn answer(waiting: Vec<Waiting>, take_part: &[bool]) {
         match waiting {
             // Whoever waited may have gone.
             Waiting::Flush(done) => drop(done.send(())),
-            Waiting::Report { reply, .. } => reply.send(match take_part.next() {
-                Some(true) => Ok(()),
-                _ => Err(Refusal::NotParticipant),
-            }),
+            Waiting::Report {
+                conversation,
+                reply,
+                ..
+            } => {
+                let result = match take_part.next() {
+                    Some(true) => Ok(()),
+                    _ => Err(Refusal::NotParticipant),
+                };
+                reply.send(conversation, result);
+            }
         }
     }
 }

@@ -126,14 +126,16 @@ impl<S> Connection<S> {
             Event::Reported {
                 ticket,
                 result: Ok(()),
+                ..
             } => {
                 self.session.handle_verdict(Ticket(ticket), Verdict::Done);
             }
             Event::Reported {
                 ticket,
+                conversation,
                 result: Err(refusal),
             } => {
-                let topic = "c/+/receipts".to_owned();
+                let topic = format!("c/{conversation}/receipts");
                 self.refuse_for(Ticket(ticket), refusal, topic, None);
             }
             Event::Commit { notice, from, to } => {
