@@ -79,7 +79,7 @@ start_postgres() {
         port=$((20000 + RANDOM % 12000)) # below the ports that connections use
         if (cd / && as_postgres "$bin/pg_ctl" -D "$postgres_dir/data" -w -t 60 -s \
             -l "$postgres_dir/log" -o "-p $port -c listen_addresses=127.0.0.1 \
-            -c unix_socket_directories= -c fsync=off -c synchronous_commit=off \
+            -c unix_socket_directories= -c fsync=off \
             -c full_page_writes=off -c max_connections=500 -c shared_buffers=128MB" start); then
             postgres_pid=$(head -n 1 "$postgres_dir/data/postmaster.pid")
             export DATABASE_URL=postgres://postgres@127.0.0.1:$port/postgres

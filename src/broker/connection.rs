@@ -135,12 +135,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     async fn run(mut self: Box<Self>) -> DisconnectCause {
         let cause = poll_fn(|cx| self.poll_drive(cx)).await;
-        // What is still written has its own time, and nothing else waits for it.
-        let farewell = async {
-            self.stream.write_all_buf(self.session.output()).await?;
-            self.stream.shutdown().await
-        };
-        drop(tokio::time::timeout(FAREWELL, Box::pin(farewell)).await);
+        // Who took nothing before takes no farewell either; the next connection of the device
+        // does not wait for it.
+        if self.stalled_since.is_none() {
+            let farewell = async {
+                self.stream.write_all_buf(self.session.output()).await?;
+                self.stream.shutdown().await
+            };
+            drop(tokio::time::timeout(FAREWELL, Box::pin(farewell)).await);
+        }
         Box::pin(self.close()).await;
         cause
     }

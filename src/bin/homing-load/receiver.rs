@@ -171,7 +171,7 @@ mod tests {
                 client,
                 topic: TOPIC.to_owned(),
                 run: RUN,
-                patience: 0,
+                patience: 10_000_000_000, // ten seconds, for a busy machine
                 clock: Clock::start(),
                 tracker: Tracker::default(),
                 outcome: Received::default(),
