@@ -79,7 +79,7 @@ impl Commits {
                     .into_iter()
                     .flatten()
                 {
-                    mailbox.notice(notice, from, to);
+                    mailbox.notice(notice, from, to, member.joined >= notice.from);
                 }
             }
         }

@@ -61,6 +61,8 @@ pub enum Event {
         notice: Arc<Notice>,
         from: i64,
         to: i64,
+        /// Whether the user takes part from `from` on, and did not before.
+        begins: bool,
     },
     /// Commits that did not fit: read the log.
     Behind {
@@ -101,8 +103,9 @@ impl Mailbox {
         self.change(|state| state.events.push(event));
     }
 
-    /// Leaves a commit, of which `from..=to` is for this user.
-    pub(super) fn notice(&self, notice: &Arc<Notice>, from: i64, to: i64) {
+    /// Leaves a commit, of which `from..=to` is for this user, who `begins` to take part then,
+    /// or took part before.
+    pub(super) fn notice(&self, notice: &Arc<Notice>, from: i64, to: i64, begins: bool) {
         self.change(|state| {
             let conversation = notice.conversation;
             let late = state.behind.iter_mut().find(|(id, ..)| *id == conversation);
@@ -116,6 +119,7 @@ impl Mailbox {
                     notice: notice.clone(),
                     from,
                     to,
+                    begins,
                 });
             }
         });
@@ -230,7 +234,8 @@ mod tests {
     fn past_its_bound_a_mailbox_remembers_the_range() {
         let mailbox = Mailbox::default();
         let last = i64::try_from(UNASKED_MAX).unwrap() + 100;
-        (1..=last).for_each(|number| mailbox.notice(&notice(number, number), number, number));
+        (1..=last)
+            .for_each(|number| mailbox.notice(&notice(number, number), number, number, false));
         let events = take(&mailbox);
         assert_eq!(events.len(), UNASKED_MAX + 1);
         let first_missing = i64::try_from(UNASKED_MAX).unwrap() + 1;

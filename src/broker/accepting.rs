@@ -138,7 +138,15 @@ impl<S> Connection<S> {
                 let topic = format!("c/{conversation}/receipts");
                 self.refuse_for(Ticket(ticket), refusal, topic, None);
             }
-            Event::Commit { notice, from, to } => {
+            Event::Commit {
+                notice,
+                from,
+                to,
+                begins,
+            } => {
+                if begins {
+                    self.session.handle_beginning(notice.conversation, from);
+                }
                 self.session
                     .handle_notice(notice.conversation, from, to, &notice.entries);
             }

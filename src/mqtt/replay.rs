@@ -52,11 +52,12 @@ pub struct Replay {
 
 #[derive(Debug)]
 struct Conversation {
-    /// The newest sequence handed out by [`Replay::next`].
-    sent: i64,
+    /// The newest sequence that was handed out, waits, or is not for the user: nothing up to
+    /// here needs to be read.
+    in_memory: i64,
     /// The newest sequence that is known to exist.
     head: i64,
-    /// Entries after `sent`, without a gap.
+    /// Entries up to `in_memory`, in order.
     waiting: VecDeque<SharedEntry>,
     /// The page that is being read, and `head` when it was asked for.
     reading: Option<(PageRequest, i64)>,
@@ -66,7 +67,7 @@ struct Conversation {
 impl Conversation {
     fn at(cursor: i64) -> Self {
         Self {
-            sent: cursor,
+            in_memory: cursor,
             head: cursor,
             waiting: VecDeque::new(),
             reading: None,
@@ -74,12 +75,19 @@ impl Conversation {
         }
     }
 
-    fn in_memory(&self) -> i64 {
-        self.sent + i64::try_from(self.waiting.len()).unwrap_or(i64::MAX)
+    /// Keeps an entry if it is the next one; says whether it was.
+    fn keep(&mut self, entry: SharedEntry) -> bool {
+        let sequence = entry.position.sequence.get();
+        let is_next = sequence == self.in_memory + 1;
+        if is_next {
+            self.in_memory = sequence;
+            self.waiting.push_back(entry);
+        }
+        is_next
     }
 
     fn is_quiet(&self) -> bool {
-        self.sent >= self.head && self.reading.is_none()
+        self.waiting.is_empty() && self.in_memory >= self.head && self.reading.is_none()
     }
 }
 
@@ -103,6 +111,19 @@ impl Replay {
         self.give_turn(pending.conversation);
     }
 
+    /// The user takes part from entry `from` on, and did not before: what lies between the
+    /// user's last participation and this one is no gap to be read.
+    pub fn begin(&mut self, id: ConversationId, from: i64) {
+        if let Some(conversation) = self.conversations.get_mut(&id) {
+            let has_all = conversation.reading.is_none()
+                && conversation.in_memory >= conversation.head
+                && conversation.head < from;
+            if has_all {
+                (conversation.in_memory, conversation.head) = (from - 1, from - 1);
+            }
+        }
+    }
+
     /// Entries `from..=to` were committed and are for the user; `entries` holds some or all of
     /// them, in order, and perhaps others of the same commit that are not.
     ///
@@ -119,10 +140,8 @@ impl Replay {
         conversation.head = to;
         if conversation.reading.is_none() {
             for entry in entries {
-                let sequence = entry.position.sequence.get();
-                let is_next = sequence == conversation.in_memory() + 1;
-                if is_next && (from..=to).contains(&sequence) && self.waiting < self.waiting_max {
-                    conversation.waiting.push_back(entry.clone());
+                let is_theirs = (from..=to).contains(&entry.position.sequence.get());
+                if is_theirs && self.waiting < self.waiting_max && conversation.keep(entry.clone()) {
                     self.waiting += 1;
                 }
             }
@@ -143,18 +162,17 @@ impl Replay {
             // What lies before the first entry is not for this user: not a participant then.
             Some(first) => {
                 let before = first.position.sequence.get() - 1;
-                conversation.sent = conversation.sent.max(before);
+                conversation.in_memory = conversation.in_memory.max(before);
             }
-            None if conversation.head == head => conversation.head = conversation.sent,
+            None if conversation.head == head => conversation.head = conversation.in_memory,
             None => {} // something was committed since: ask again
         }
         for entry in entries {
-            if entry.position.sequence.get() == conversation.in_memory() + 1 {
-                conversation.waiting.push_back(entry);
+            if conversation.keep(entry) {
                 self.waiting += 1;
             }
         }
-        conversation.head = conversation.head.max(conversation.in_memory());
+        conversation.head = conversation.head.max(conversation.in_memory);
         self.give_turn(page.conversation);
     }
 
@@ -191,16 +209,15 @@ impl Replay {
             };
             conversation.has_turn = false;
             if let Some(entry) = conversation.waiting.pop_front() {
-                conversation.sent = entry.position.sequence.get();
                 self.waiting -= 1;
                 self.give_turn(id);
                 self.forget_quiet();
                 return Some(Next::Deliver(entry));
             }
-            if conversation.sent < conversation.head && conversation.reading.is_none() {
+            if conversation.in_memory < conversation.head && conversation.reading.is_none() {
                 let page = PageRequest {
                     conversation: id,
-                    after: conversation.sent,
+                    after: conversation.in_memory,
                     entries_max: self.waiting_max.saturating_sub(self.waiting).max(1),
                 };
                 conversation.reading = Some((page, conversation.head));
@@ -380,6 +397,23 @@ mod tests {
         replay.hear(conversation, 9, 9, &entries(conversation, 9, 9));
         replay.read(page, Vec::new()); // read before the user was added again
         assert!(matches!(replay.next(true), Some(Next::Read(_))));
+    }
+
+    #[test]
+    fn who_comes_back_at_once_needs_no_page() {
+        let mut replay = Replay::new(8);
+        replay.hear(id(1), 1, 2, &entries(id(1), 1, 2)); // removed by entry 2
+        replay.begin(id(1), 7);
+        replay.hear(id(1), 7, 7, &entries(id(1), 7, 7)); // added again by entry 7
+        replay.hear(id(1), 8, 8, &entries(id(1), 8, 8));
+        let got: Vec<_> = std::iter::from_fn(|| replay.next(true))
+            .map(|next| match next {
+                Next::Deliver(entry) => entry.position.sequence.get(),
+                Next::Read(page) => panic!("all is in memory: {page:?}"),
+            })
+            .collect();
+        assert_eq!(got, [1, 2, 7, 8]);
+        assert!(replay.is_caught_up());
     }
 
     #[test]

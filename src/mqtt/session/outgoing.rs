@@ -77,6 +77,12 @@ impl Session {
         }
     }
 
+    /// The user begins to take part in a conversation, once more or for the first time, with
+    /// entry `from`, of which a notice follows.
+    pub fn handle_beginning(&mut self, conversation: ConversationId, from: i64) {
+        self.replay.begin(conversation, from);
+    }
+
     /// Entries `from..=to` of a conversation were committed and are for this user.
     pub fn handle_notice(
         &mut self,
