@@ -141,7 +141,8 @@ impl Replay {
         if conversation.reading.is_none() {
             for entry in entries {
                 let is_theirs = (from..=to).contains(&entry.position.sequence.get());
-                if is_theirs && self.waiting < self.waiting_max && conversation.keep(entry.clone()) {
+                if is_theirs && self.waiting < self.waiting_max && conversation.keep(entry.clone())
+                {
                     self.waiting += 1;
                 }
             }
