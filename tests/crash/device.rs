@@ -60,8 +60,8 @@ pub(crate) struct Received {
     acknowledged_max: i64,
     /// The newest sequence on this connection.
     current: Option<i64>,
-    /// A connection on which something came ended by a DISCONNECT after so many kills of the
-    /// broker. Without another kill the next one begins right after.
+    /// A connection on which something came ended by a DISCONNECT after so many kills, of
+    /// whatever. Without another kill the next one begins right after.
     parted: Option<u64>,
 }
 
