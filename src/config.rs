@@ -3,6 +3,8 @@
 //! The file of defaults explains every setting; here stand their types and what must hold
 //! between them. Nothing else in the program reads the environment.
 
+mod push;
+
 use std::{
     collections::HashMap,
     net::SocketAddr,
@@ -14,6 +16,10 @@ use std::{
 use config::{Config as Sources, ConfigError, Environment, File, FileFormat};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use push::{
+    ApnsApp, Environment as ApnsEnvironment, FcmApp, PushConfig, Template, TemplateClass, WebApp,
+};
 
 const DEFAULTS: &str = include_str!("../broker-config/default.toml");
 
@@ -30,6 +36,7 @@ pub struct Config {
     pub auth: AuthConfig,
     pub message: MessageConfig,
     pub store: StoreConfig,
+    pub push: PushConfig,
     pub log: LogConfig,
 }
 
@@ -232,7 +239,7 @@ impl Config {
         {
             return Err("mqtt.keep_alive_max must lie between 1s and 65535s".to_owned());
         }
-        Ok(())
+        self.push.check()
     }
 }
 

@@ -23,6 +23,8 @@ pub mod api;
 #[cfg(feature = "server")]
 pub mod broker;
 pub mod client;
+#[cfg(feature = "server")]
+pub mod push;
 
 #[cfg(feature = "server")]
 pub mod lifecycle;

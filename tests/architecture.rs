@@ -21,6 +21,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "broker",
         &["domain", "mqtt", "bridge", "config", "telemetry"],
     ),
+    ("push", &["domain", "store", "config", "telemetry"]),
     ("api", &["domain", "store", "bridge", "config", "telemetry"]),
     ("client", &["domain"]),
 ];

@@ -3,5 +3,6 @@
 pub mod envelope;
 pub mod ids;
 pub mod message;
+pub mod push;
 pub mod receipt;
 pub mod topic;

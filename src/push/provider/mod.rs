@@ -1,0 +1,1 @@
+//! The thin clients of the providers, all on one HTTP stack.

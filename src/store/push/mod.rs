@@ -1,0 +1,1 @@
+//! Push: tokens, jobs, and the ledger of what became of them.
