@@ -8,7 +8,7 @@ use std::{
 
 use jsonwebtoken::DecodingKey;
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize,
 };
 use rustls::{
@@ -142,6 +142,9 @@ impl Credentials {
 /// A certificate authority, and what it says of the names of the providers.
 fn certify() -> (rcgen::Certificate, rcgen::Certificate, KeyPair) {
     let mut params = CertificateParams::default();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "fake providers");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![
         KeyUsagePurpose::KeyCertSign,
@@ -152,6 +155,9 @@ fn certify() -> (rcgen::Certificate, rcgen::Certificate, KeyPair) {
     let issuer = Issuer::new(params, key);
 
     let mut params = CertificateParams::new(NAMES.map(str::to_owned)).unwrap();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "fake provider");
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate().unwrap();
