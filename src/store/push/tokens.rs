@@ -1,7 +1,8 @@
 //! Push tokens: where each device can be woken.
 //!
-//! Whoever changes tokens locks in this order: the user, the token's text, the device's jobs,
-//! the rows of tokens. The workers lock jobs before tokens too.
+//! Whoever changes tokens locks in this order, so that two cannot wait in a circle: the user,
+//! the text of the token, the jobs (to wake, then to clear), the rows of the tokens. The
+//! workers lock jobs before tokens, too.
 
 use sqlx::{Connection as _, PgConnection};
 
@@ -160,6 +161,7 @@ pub async fn remove(
     .fetch_optional(&mut *tx)
     .await?;
     if let Some(device) = device {
+        lock_devices(&mut tx, &[device]).await?;
         discard(&mut tx, device).await?;
     }
     tx.commit().await?;
@@ -338,25 +340,41 @@ async fn take_over(
     )
     .fetch_optional(&mut *conn)
     .await?;
+    let devices: Vec<_> = std::iter::once(device).chain(holder).collect();
+    lock_devices(&mut *conn, &devices).await?;
     match holder {
         Some(holder) => discard(conn, holder).await,
         None => Ok(()),
     }
 }
 
-/// Deletes a device's token, and ends what waits to be pushed to it. What is in flight has
-/// left already.
+/// Takes the locks on what waits for devices, and on their tokens.
+async fn lock_devices(conn: &mut PgConnection, devices: &[i64]) -> Result<(), StoreError> {
+    sqlx::query!(
+        r#"select 1 as "one!" from push_jobs
+           where device_id = any($1) and state in ('armed', 'backoff')
+           order by kind desc, conversation_id, user_id, device_id for no key update"#,
+        devices,
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    sqlx::query!(
+        r#"select 1 as "one!" from push_tokens where device_id = any($1)
+           order by device_id for update"#,
+        devices,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(())
+}
+
+/// Deletes the token of a locked device, and ends what waits to be pushed to it. What is in
+/// flight has left already.
 async fn discard(conn: &mut PgConnection, device: i64) -> Result<(), StoreError> {
     sqlx::query!(
-        "with waiting as (
-             select j.conversation_id, j.user_id, j.device_id, j.kind from push_jobs j
-             where j.device_id = $1 and j.state in ('armed', 'backoff')
-             order by j.conversation_id, j.user_id, j.device_id, j.kind for update
-         ), ended as (
+        "with ended as (
              update push_jobs j set state = 'done', due_at = null
-             from waiting w
-             where j.conversation_id = w.conversation_id and j.user_id = w.user_id
-               and j.device_id = w.device_id and j.kind = w.kind
+             where j.device_id = $1 and j.state in ('armed', 'backoff')
              returning j.*
          )
          insert into push_attempts (conversation_id, user_id, device_id, kind, from_seq, to_seq,

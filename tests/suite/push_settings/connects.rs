@@ -41,13 +41,14 @@ async fn a_phone_registers_then_connects_and_is_one_device(pool: PgPool) {
     let phone = |is_connected| vec![("phone".to_owned(), is_connected, true)];
     assert_eq!(devices(&broker).await, phone(false));
 
+    let conversation = broker.conversation(&["alice", "bob"]).await;
     let mut wire = broker.listener("alice", "phone").await;
-    let cid = broker.conversation(&["alice", "bob"]).await;
-    let message = json!({"id": "1", "body": "hi"});
     broker
-        .rest(Method::POST, "bob", &format!("/{cid}/messages"), Some(message))
+        .device("bob", "laptop")
+        .await
+        .say(&conversation, "hello")
         .await;
-    assert_eq!(wire.message().await.json()["seq"], 1);
+    assert_eq!(wire.drain(1, 1).await, ["hello"]);
     assert_eq!(devices(&broker).await, phone(true));
 
     let broker = broker.restart().await;
