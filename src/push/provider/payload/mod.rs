@@ -137,19 +137,19 @@ mod tests {
     fn the_body_is_shortened_first_then_the_title_then_nothing_is_shown() {
         let (title, body) = ("Alice", "See you at the station");
         let at = |bytes_max| fitted(title, body, bytes_max);
-        let whole = serde_json::json!({ "title": title, "body": body });
-        assert_eq!(at(47), Some(whole));
-        assert_eq!(at(46).unwrap()["body"], "See you at the stat…");
+        let body_at = |bytes_max| at(bytes_max).unwrap()["body"].clone();
+        assert_eq!(body_at(49), body);
+        assert_eq!(body_at(48), "See you at the sta…");
         // No space before the ellipsis.
-        assert_eq!(at(40).unwrap()["body"], "See you at the…");
-        assert_eq!(at(28).unwrap()["body"], "…");
-        let title_only = serde_json::json!({ "title": "A…", "body": "" });
-        assert_eq!(at(27).unwrap()["title"], "Al…");
-        assert_eq!(at(26).unwrap(), title_only);
-        let generic = serde_json::json!({ "text": "generic" });
-        assert_eq!(at(21), Some(generic));
-        assert_eq!(at(17), Some(serde_json::json!({ "text": "generic" })));
-        assert_eq!(at(17 - 1), None);
+        assert_eq!(body_at(45), "See you at the…");
+        assert_eq!(body_at(30), "…");
+        let title_only = |title: &str| Some(serde_json::json!({ "title": title, "body": "" }));
+        assert_eq!(at(29), title_only("Alic…"));
+        assert_eq!(at(25), title_only("…"));
+        let generic = Some(serde_json::json!({ "text": "generic" }));
+        assert_eq!(at(24), generic);
+        assert_eq!(at(18), generic);
+        assert_eq!(at(17), None);
     }
 
     #[test]
@@ -173,7 +173,7 @@ mod tests {
         fn what_is_shown_is_the_longest_beginning_that_fits(
             title in "\\PC{0,20}",
             body in "(?s).{0,120}",
-            bytes_max in 17..400_usize,
+            bytes_max in 18..400_usize,
         ) {
             let shown = fitted(&title, &body, bytes_max).unwrap();
             let Some(shown_body) = shown["body"].as_str() else {
