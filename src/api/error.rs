@@ -14,7 +14,9 @@ use axum::{
 use serde::Serialize;
 
 use crate::{
-    bridge::{conversations::ConversationError, identity::TokenError},
+    bridge::{
+        conversations::ConversationError, identity::TokenError, push_settings::PushSettingsError,
+    },
     domain::envelope::EnvelopeError,
     store::StoreError,
 };
@@ -36,7 +38,7 @@ pub(super) enum ApiError {
     #[error("this path has other methods; see the Allow header")]
     MethodNotAllowed,
     #[error("{0}")]
-    Conflict(&'static str),
+    Conflict(String),
     #[error("{0}")]
     TooLarge(String),
     #[error("send JSON, with `content-type: application/json`")]
@@ -188,13 +190,37 @@ impl From<ConversationError> for ApiError {
                 Self::NotFound("there is no such conversation among yours")
             }
             ConversationError::Forbidden(reason) => Self::Forbidden(reason),
-            ConversationError::Conflict(reason) => Self::Conflict(reason),
+            ConversationError::Conflict(reason) => Self::Conflict(reason.to_owned()),
             ConversationError::Invalid(reason) => Self::Invalid(reason),
             ConversationError::Unavailable => Self::Unavailable(None),
-            ConversationError::Store(error) if error.is_transient() => {
-                Self::Unavailable(Some(error))
-            }
-            ConversationError::Store(error) => Self::Internal(error),
+            ConversationError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<PushSettingsError> for ApiError {
+    fn from(error: PushSettingsError) -> Self {
+        use PushSettingsError as E;
+        match error {
+            E::Registration(_)
+            | E::InvalidClientId
+            | E::InvalidMute
+            | E::NoHours
+            | E::UnknownZone(_) => Self::Invalid(error.to_string()),
+            E::NoToken => Self::NotFound("this device has no push token"),
+            E::NoConversation => Self::NotFound("there is no such conversation among yours"),
+            E::TooManyTokens => Self::Conflict(error.to_string()),
+            E::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        if error.is_transient() {
+            Self::Unavailable(Some(error))
+        } else {
+            Self::Internal(error)
         }
     }
 }

@@ -11,6 +11,7 @@ mod health;
 pub mod identity;
 pub mod mailbox;
 mod membership;
+pub mod push_settings;
 pub mod receipts;
 mod relay;
 pub mod sessions;
@@ -43,6 +44,7 @@ use batch::Incoming;
 use commits::Commits;
 use mailbox::Reply;
 use membership::MembershipRequest;
+use push_settings::Apps;
 use receipts::{Receipts, ReportReply};
 use users::Users;
 
@@ -59,6 +61,7 @@ struct Inner {
     commits: Arc<Commits>,
     receipts: Arc<Receipts>,
     users: Users,
+    apps: Apps,
     participants_max: usize,
     /// How long a connection waits for the store at its begin and its end.
     patience: Duration,

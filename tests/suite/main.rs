@@ -17,6 +17,7 @@ mod outage;
 mod providers;
 mod publish;
 mod push_fakes;
+mod push_settings;
 mod receipts;
 mod sessions;
 mod store;

@@ -16,6 +16,8 @@ pub mod arm;
 pub mod finish;
 pub mod jobs;
 pub mod ledger;
+pub mod settings;
+pub mod tokens;
 pub mod upkeep;
 
 use std::time::Duration;
