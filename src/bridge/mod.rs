@@ -13,6 +13,7 @@ pub mod mailbox;
 mod membership;
 pub mod receipts;
 mod relay;
+mod requests;
 pub mod sessions;
 mod start;
 mod told;
