@@ -176,9 +176,7 @@ async fn build(
     let broker = Broker::new(
         bridge.clone(),
         keys.clone(),
-        &config.mqtt,
-        &config.auth,
-        &config.message,
+        &config,
         metrics.broker,
         connections.clone(),
     );

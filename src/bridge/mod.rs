@@ -14,6 +14,7 @@ mod membership;
 pub mod push_settings;
 pub mod receipts;
 mod relay;
+mod requests;
 pub mod sessions;
 mod start;
 mod told;

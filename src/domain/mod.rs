@@ -4,6 +4,8 @@ pub mod address;
 pub mod envelope;
 pub mod ids;
 pub mod message;
+pub mod problem;
 pub mod push;
 pub mod receipt;
+pub mod request;
 pub mod topic;

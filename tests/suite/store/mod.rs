@@ -8,6 +8,7 @@ mod plans;
 mod read;
 mod schema;
 mod sessions;
+mod signs;
 mod standings;
 mod users;
 
