@@ -660,8 +660,8 @@ begin
 end
 $$;
 
--- What became of claimed jobs. outcome: 'sent', 'retry', 'dead', 'dropped', 'released' or
--- 'postponed'. Whoever holds an older claim changes nothing. Returns how many were finished.
+-- What became of claimed jobs. outcome: 'sent', 'retry', 'dead', 'dropped', 'suppressed',
+-- 'released' or 'postponed'. Whoever holds an older claim changes nothing. Returns how many were finished.
 create function finish_push(
     conversation_ids uuid[], user_ids bigint[], device_ids bigint[], kinds text[], claims bigint[],
     outcomes text[], reasons text[], waits interval[], tokens text[], since timestamptz[],
@@ -744,7 +744,7 @@ begin
             pushed_at = case f.fate when 'sent' then moment else j.pushed_at end
         from (
             select u.*, case
-                when u.fate in ('sent', 'dropped') then case when u.has_more then 'rearmed' else 'done' end
+                when u.fate in ('sent', 'dropped', 'suppressed') then case when u.has_more then 'rearmed' else 'done' end
                 when u.fate = 'retry' then 'backoff'
                 when u.fate in ('released', 'postponed') and u.attempts > 0 then 'backoff'
                 when u.fate in ('released', 'postponed', 'again') then 'armed'
@@ -766,7 +766,7 @@ begin
             select j.device_id, bool_or(j.fate = 'sent' and j.is_background) as is_background,
                    -- Conversations that are cleared together have cost one.
                    count(distinct (j.kind, case j.kind when 'wake' then j.conversation_id end))
-                       filter (where j.fate in ('released', 'postponed')) as refund,
+                       filter (where j.fate in ('released', 'postponed', 'suppressed')) as refund,
                    max(j.reason) filter (where j.fate = 'dead' and j.has_token) as dead_reason,
                    coalesce(bool_or(j.outcome = 'dead' and j.fate = 'again' and j.token = j.voip_now), false)
                        as is_voip_dead

@@ -161,6 +161,19 @@ async fn register(conn: &mut PgConnection, consumer: &str) -> Result<bool, Store
     Ok(done.rows_affected() == 1)
 }
 
+/// Keeps other nodes from reading as this consumer until the end of the transaction; false if
+/// one of them does already. The first call registers the consumer.
+pub async fn hold(conn: &mut PgConnection, consumer: &str) -> Result<bool, StoreError> {
+    register(conn, consumer).await?;
+    let held = sqlx::query_scalar!(
+        "select name from outbox_consumers where name = $1 for no key update skip locked",
+        consumer,
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(held.is_some())
+}
+
 /// Notes that a consumer is done with everything up to `place`. It never goes back.
 pub async fn advance(
     conn: &mut PgConnection,

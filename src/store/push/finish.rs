@@ -6,7 +6,10 @@ use sqlx::PgConnection;
 
 use crate::store::StoreError;
 
-use super::{interval, jobs::Held};
+use super::{
+    interval,
+    jobs::{Held, JobKind},
+};
 
 /// A job that a worker is done with.
 #[derive(Clone, Debug)]
@@ -32,6 +35,8 @@ pub enum JobResult {
     },
     /// It is given up; what is newer is told of all the same.
     Dropped { reason: String },
+    /// A rule that the store does not know lets nothing leave (`template`).
+    Suppressed { reason: String },
     /// It was not tried, and is due again after a while.
     Released { after: Duration },
     /// A rule that the store does not know makes it wait (`background`).
@@ -45,6 +50,7 @@ impl JobResult {
             Self::Retry { .. } => "retry",
             Self::Dead { .. } => "dead",
             Self::Dropped { .. } => "dropped",
+            Self::Suppressed { .. } => "suppressed",
             Self::Released { .. } => "released",
             Self::Postponed { .. } => "postponed",
         }
@@ -56,6 +62,7 @@ impl JobResult {
             Self::Retry { reason, .. }
             | Self::Dead { reason, .. }
             | Self::Dropped { reason }
+            | Self::Suppressed { reason }
             | Self::Postponed { reason, .. } => reason,
         }
     }
@@ -65,7 +72,10 @@ impl JobResult {
             Self::Retry { after, .. }
             | Self::Released { after }
             | Self::Postponed { after, .. } => Some(*after),
-            Self::Sent { .. } | Self::Dead { .. } | Self::Dropped { .. } => None,
+            Self::Sent { .. }
+            | Self::Dead { .. }
+            | Self::Dropped { .. }
+            | Self::Suppressed { .. } => None,
         }
     }
 }
@@ -136,6 +146,42 @@ pub async fn finish(
         &are_background[..],
         interval(repeat),
         at,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(count.unsigned_abs())
+}
+
+/// How many of the messages that were just told of had been acknowledged by then: those
+/// notifications were needless.
+pub async fn count_needless(
+    conn: &mut PgConnection,
+    batch: &[Finished],
+) -> Result<u64, StoreError> {
+    let sent = || {
+        let is_sent = |finished: &&Finished| matches!(finished.result, JobResult::Sent { .. });
+        batch
+            .iter()
+            .filter(is_sent)
+            .map(|finished| &finished.held)
+            .filter(|held| held.kind == JobKind::Wake)
+            .flat_map(|held| held.parts.iter().map(move |part| (held.device, part)))
+    };
+    let devices: Vec<_> = sent().map(|(device, _)| device.0).collect();
+    if devices.is_empty() {
+        return Ok(0);
+    }
+    let conversations: Vec<_> = sent().map(|(_, part)| part.conversation.0).collect();
+    let sequences: Vec<_> = sent().map(|(_, part)| part.to).collect();
+    let count = sqlx::query_scalar!(
+        r#"select count(*) as "count!"
+           from unnest($1::uuid[], $2::bigint[], $3::bigint[]) as i (conversation_id, device_id, seq)
+           join device_cursors d
+               on d.conversation_id = i.conversation_id and d.device_id = i.device_id
+           where d.delivered_seq >= i.seq"#,
+        &conversations[..],
+        &devices[..],
+        &sequences[..],
     )
     .fetch_one(conn)
     .await?;

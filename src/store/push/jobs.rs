@@ -204,6 +204,25 @@ pub async fn claim(
     Ok(jobs)
 }
 
+/// Whether a route has more that is due: it did not fit, or another worker is at it.
+pub async fn has_due(
+    conn: &mut PgConnection,
+    route: &str,
+    at: Option<i64>,
+) -> Result<bool, StoreError> {
+    let has_due = sqlx::query_scalar!(
+        r#"select exists (
+               select from push_jobs j
+               where j.route = $1 and j.due_at <= coalesce(to_timestamp($2::bigint / 1000.0), now())
+           ) as "has_due!""#,
+        route,
+        at,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(has_due)
+}
+
 /// When the next job of a route is due, in milliseconds since 1970: after `at`, since what is
 /// due earlier is being claimed by somebody else, or did not fit into a claim.
 pub async fn next_due_millis(
