@@ -35,7 +35,7 @@ mod providers;
 
 use std::path::PathBuf;
 
-use providers::{Kind, Options, Providers, Subscription, seen::Accepted};
+use providers::{Accepted, Kind, Options, Providers, Subscription};
 use serde_json::json;
 
 /// Headers that say how the notification is to be delivered.
