@@ -120,22 +120,21 @@ impl Credentials {
         ]
         .map(|file| format!("{:?}", file.display().to_string()));
         let port = web.port();
-        let mut profile = String::new();
-        for environment in ["production", "sandbox"] {
-            profile += &format!(
+        let apple = ["production", "sandbox"].map(|environment| {
+            format!(
                 "[[push.apns]]\napp = \"{APP}\"\nenvironment = \"{environment}\"\n\
                  key = {apns_key}\nkey_id = \"{KEY_ID}\"\nteam_id = \"{TEAM_ID}\"\n\
                  connect = \"{apns}\"\nca = {ca}\n\n"
-            );
-        }
-        profile
-            + &format!(
-                "[[push.fcm]]\napp = \"{PROJECT}\"\nservice_account = {account}\n\
-                 connect = \"{fcm}\"\nca = {ca}\n\n\
-                 [[push.web]]\napp = \"{APP}\"\nvapid_key = {vapid}\n\
-                 subject = \"mailto:push@example.com\"\n\
-                 private_hosts = [\"localhost:{port}\", \"127.0.0.1:{port}\"]\nca = {ca}\n"
             )
+        });
+        let others = format!(
+            "[[push.fcm]]\napp = \"{PROJECT}\"\nservice_account = {account}\n\
+             connect = \"{fcm}\"\nca = {ca}\n\n\
+             [[push.web]]\napp = \"{APP}\"\nvapid_key = {vapid}\n\
+             subject = \"mailto:push@example.com\"\n\
+             private_hosts = [\"localhost:{port}\", \"127.0.0.1:{port}\"]\nca = {ca}\n"
+        );
+        apple.concat() + &others
     }
 }
 

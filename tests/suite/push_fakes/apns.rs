@@ -1,32 +1,29 @@
 //! What APNs refuses.
 
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::{Mistake, Sent, Signer, Stage, now_and};
 use crate::{
     harness::within,
-    providers::{APP, KEY_ID, TEAM_ID},
+    providers::{APP, Accepted, KEY_ID, Kind, TEAM_ID},
 };
 
 const TOKEN: &str = "00fc13adff785122b4ad28809a3420982341241421348097878e577c991de8f0";
 const HOST: &str = "https://api.push.apple.com";
 
-fn signer(stage: &Stage) -> Signer {
-    Signer::es256(&stage.providers.credentials().apns_key, KEY_ID)
-}
-
-fn bearer(signer: &Signer, team: &str, issued: i64) -> String {
-    format!(
-        "bearer {}",
-        signer.sign(&json!({ "iss": team, "iat": issued }))
-    )
+/// The header for a token that is changed before it is signed.
+pub(super) fn bearer(stage: &Stage, change: impl FnOnce(&mut Signer, &mut Value)) -> String {
+    let mut signer = Signer::es256(&stage.providers.credentials().apns_key, KEY_ID);
+    let mut claims = json!({ "iss": TEAM_ID, "iat": now_and(0) });
+    change(&mut signer, &mut claims);
+    format!("bearer {}", signer.sign(&claims))
 }
 
 pub(super) fn to(stage: &Stage, token: &str) -> Sent {
     let payload = json!({ "aps": { "alert": { "loc-key": "NEW" }, "mutable-content": 1 } });
     Sent::post(format!("{HOST}/3/device/{token}"), payload.to_string())
-        .with("authorization", bearer(&signer(stage), TEAM_ID, now_and(0)))
+        .with("authorization", bearer(stage, |_, _| {}))
         .with("apns-topic", APP)
         .with("apns-push-type", "alert")
         .with("apns-priority", "10")
@@ -34,347 +31,233 @@ pub(super) fn to(stage: &Stage, token: &str) -> Sent {
         .with("apns-collapse-id", "c".repeat(64))
 }
 
-fn right(stage: &Stage) -> Sent {
+pub(super) fn right(stage: &Stage) -> Sent {
     to(stage, TOKEN)
 }
 
-fn payload(sent: &mut Sent, payload: &serde_json::Value) {
+fn payload(sent: &mut Sent, payload: &Value) {
     sent.body = payload.to_string().into_bytes();
 }
 
-fn silent(sent: &mut Sent, aps: &serde_json::Value) {
+fn silent(sent: &mut Sent, aps: &Value) {
     sent.set("apns-push-type", "background");
     sent.set("apns-priority", "5");
     payload(sent, &json!({ "aps": aps }));
 }
 
-#[tokio::test]
-async fn apns_refuses_paths_and_methods_of_its_own_making() {
-    let mistakes: [Mistake; 6] = [
-        (
-            "a path",
-            |_, sent| sent.url = format!("{HOST}/4/device/{TOKEN}"),
-            404,
-            "BadPath",
-        ),
-        ("a query", |_, sent| sent.url += "?x=1", 404, "BadPath"),
-        (
-            "a method",
-            |_, sent| sent.method = Method::PUT,
-            405,
-            "MethodNotAllowed",
-        ),
-        (
-            "no token",
-            |_, sent| sent.url = format!("{HOST}/3/device/"),
-            400,
-            "MissingDeviceToken",
-        ),
-        (
-            "not hexadecimal",
-            |_, sent| sent.url.replace_range(99.., "z"),
-            400,
-            "BadDeviceToken",
-        ),
-        (
-            "too short",
-            |_, sent| sent.url.truncate(80),
-            400,
-            "BadDeviceToken",
-        ),
-    ];
-    Stage::set().await.refuses(right, &mistakes).await;
-}
+const REQUESTS: [Mistake; 6] = [
+    (
+        "a path",
+        |_, sent| sent.url = format!("{HOST}/4/device/{TOKEN}"),
+        404,
+        "BadPath",
+    ),
+    ("a query", |_, sent| sent.url += "?x=1", 404, "BadPath"),
+    (
+        "a method",
+        |_, sent| sent.method = Method::PUT,
+        405,
+        "MethodNotAllowed",
+    ),
+    (
+        "no token",
+        |_, sent| sent.url = format!("{HOST}/3/device/"),
+        400,
+        "MissingDeviceToken",
+    ),
+    (
+        "not hexadecimal",
+        |_, sent| sent.url.replace_range(99.., "z"),
+        400,
+        "BadDeviceToken",
+    ),
+    (
+        "too short",
+        |_, sent| sent.url.truncate(80),
+        400,
+        "BadDeviceToken",
+    ),
+];
 
 #[tokio::test]
-async fn apns_believes_no_provider_token_but_the_right_one() {
-    let mistakes: [Mistake; 13] = [
-        (
-            "none",
-            |_, sent| sent.remove("authorization"),
-            403,
-            "MissingProviderToken",
-        ),
-        (
-            "another scheme",
-            |_, sent| sent.set("authorization", "basic YTpi"),
-            403,
-            "MissingProviderToken",
-        ),
-        (
-            "no token",
-            |_, sent| sent.set("authorization", "bearer x"),
-            403,
-            "InvalidProviderToken",
-        ),
-        (
-            "another team",
-            |stage, sent| sent.set("authorization", bearer(&signer(stage), "OTHER", now_and(0))),
-            403,
-            "InvalidProviderToken",
-        ),
-        (
-            "another key id",
-            |stage, sent| {
-                let other = Signer::es256(&stage.providers.credentials().apns_key, "OTHER");
-                sent.set("authorization", bearer(&other, TEAM_ID, now_and(0)));
-            },
-            403,
-            "InvalidProviderToken",
-        ),
-        (
-            "another key",
-            |stage, sent| {
-                let other = Signer::es256(&stage.providers.credentials().vapid_key, KEY_ID);
-                sent.set("authorization", bearer(&other, TEAM_ID, now_and(0)));
-            },
-            403,
-            "InvalidProviderToken",
-        ),
-        (
-            "another algorithm in the header",
-            |stage, sent| {
-                let mut other = signer(stage);
-                other.header["alg"] = "ES384".into();
-                sent.set("authorization", bearer(&other, TEAM_ID, now_and(0)));
-            },
-            403,
-            "InvalidProviderToken",
-        ),
-        (
-            "padded base64",
-            |stage, sent| {
-                let token = bearer(&signer(stage), TEAM_ID, now_and(0));
-                sent.set("authorization", format!("{token}=="));
-            },
-            403,
-            "InvalidProviderToken",
-        ),
-        (
-            "a claim changed after it was signed",
-            |stage, sent| {
-                let token = bearer(&signer(stage), TEAM_ID, now_and(0));
-                let other = bearer(&signer(stage), TEAM_ID, now_and(-1));
-                let (signed, _) = token.rsplit_once('.').unwrap();
-                let (_, signature) = other.rsplit_once('.').unwrap();
-                sent.set("authorization", format!("{signed}.{signature}"));
-            },
-            403,
-            "InvalidProviderToken",
-        ),
-        (
-            "no time",
-            |stage, sent| {
-                let token = signer(stage).sign(&json!({ "iss": TEAM_ID }));
-                sent.set("authorization", format!("bearer {token}"));
-            },
-            403,
-            "InvalidProviderToken",
-        ),
-        (
-            "an hour old",
-            |stage, sent| {
-                sent.set(
-                    "authorization",
-                    bearer(&signer(stage), TEAM_ID, now_and(-3660)),
-                );
-            },
-            403,
-            "ExpiredProviderToken",
-        ),
-        (
-            "of the future",
-            |stage, sent| {
-                sent.set(
-                    "authorization",
-                    bearer(&signer(stage), TEAM_ID, now_and(120)),
-                );
-            },
-            403,
-            "InvalidProviderToken",
-        ),
-        (
-            "two",
-            |stage, sent| sent.add("authorization", bearer(&signer(stage), TEAM_ID, now_and(0))),
-            400,
-            "DuplicateHeaders",
-        ),
-    ];
-    Stage::set().await.refuses(right, &mistakes).await;
+async fn apns_refuses_paths_and_methods_of_its_own_making() {
+    Stage::set().await.refuses(right, &REQUESTS).await;
 }
+
+const HEADERS: [Mistake; 14] = [
+    (
+        "no topic",
+        |_, sent| sent.remove("apns-topic"),
+        400,
+        "MissingTopic",
+    ),
+    (
+        "another app",
+        |_, sent| sent.set("apns-topic", "com.other"),
+        400,
+        "TopicDisallowed",
+    ),
+    (
+        "an unknown suffix",
+        |_, sent| sent.set("apns-topic", format!("{APP}.else")),
+        400,
+        "TopicDisallowed",
+    ),
+    (
+        "no type",
+        |_, sent| sent.remove("apns-push-type"),
+        400,
+        "InvalidPushType",
+    ),
+    (
+        "a type",
+        |_, sent| sent.set("apns-push-type", "loud"),
+        400,
+        "InvalidPushType",
+    ),
+    (
+        "a call to the app",
+        |_, sent| sent.set("apns-push-type", "voip"),
+        400,
+        "BadTopic",
+    ),
+    (
+        "an alert to PushKit",
+        |_, sent| sent.set("apns-topic", format!("{APP}.voip")),
+        400,
+        "BadTopic",
+    ),
+    (
+        "a priority",
+        |_, sent| sent.set("apns-priority", "7"),
+        400,
+        "BadPriority",
+    ),
+    (
+        "silence with priority 10",
+        |_, sent| {
+            silent(sent, &json!({ "content-available": 1 }));
+            sent.set("apns-priority", "10");
+        },
+        400,
+        "BadPriority",
+    ),
+    (
+        "an expiration",
+        |_, sent| sent.set("apns-expiration", "-1"),
+        400,
+        "BadExpirationDate",
+    ),
+    (
+        "a date as expiration",
+        |_, sent| sent.set("apns-expiration", "2026-01-01"),
+        400,
+        "BadExpirationDate",
+    ),
+    (
+        "a collapse id of 65 bytes",
+        |_, sent| sent.set("apns-collapse-id", "c".repeat(65)),
+        400,
+        "BadCollapseId",
+    ),
+    (
+        "an id",
+        |_, sent| sent.set("apns-id", "1"),
+        400,
+        "BadMessageId",
+    ),
+    (
+        "an id without hyphens",
+        |_, sent| sent.set("apns-id", "a".repeat(32)),
+        400,
+        "BadMessageId",
+    ),
+];
 
 #[tokio::test]
 async fn apns_refuses_headers_that_do_not_fit() {
-    let mistakes: [Mistake; 14] = [
-        (
-            "no topic",
-            |_, sent| sent.remove("apns-topic"),
-            400,
-            "MissingTopic",
-        ),
-        (
-            "another app",
-            |_, sent| sent.set("apns-topic", "com.other"),
-            400,
-            "TopicDisallowed",
-        ),
-        (
-            "an unknown suffix",
-            |_, sent| sent.set("apns-topic", format!("{APP}.else")),
-            400,
-            "TopicDisallowed",
-        ),
-        (
-            "no type",
-            |_, sent| sent.remove("apns-push-type"),
-            400,
-            "InvalidPushType",
-        ),
-        (
-            "a type",
-            |_, sent| sent.set("apns-push-type", "loud"),
-            400,
-            "InvalidPushType",
-        ),
-        (
-            "a call to the app",
-            |_, sent| sent.set("apns-push-type", "voip"),
-            400,
-            "BadTopic",
-        ),
-        (
-            "an alert to PushKit",
-            |_, sent| sent.set("apns-topic", format!("{APP}.voip")),
-            400,
-            "BadTopic",
-        ),
-        (
-            "a priority",
-            |_, sent| sent.set("apns-priority", "7"),
-            400,
-            "BadPriority",
-        ),
-        (
-            "silence with priority 10",
-            |_, sent| {
-                silent(sent, &json!({ "content-available": 1 }));
-                sent.set("apns-priority", "10");
-            },
-            400,
-            "BadPriority",
-        ),
-        (
-            "an expiration",
-            |_, sent| sent.set("apns-expiration", "-1"),
-            400,
-            "BadExpirationDate",
-        ),
-        (
-            "a date as expiration",
-            |_, sent| sent.set("apns-expiration", "2026-01-01"),
-            400,
-            "BadExpirationDate",
-        ),
-        (
-            "a collapse id of 65 bytes",
-            |_, sent| sent.set("apns-collapse-id", "c".repeat(65)),
-            400,
-            "BadCollapseId",
-        ),
-        (
-            "an id",
-            |_, sent| sent.set("apns-id", "1"),
-            400,
-            "BadMessageId",
-        ),
-        (
-            "an id without hyphens",
-            |_, sent| sent.set("apns-id", "a".repeat(32)),
-            400,
-            "BadMessageId",
-        ),
-    ];
-    Stage::set().await.refuses(right, &mistakes).await;
+    Stage::set().await.refuses(right, &HEADERS).await;
 }
+
+const PAYLOADS: [Mistake; 12] = [
+    ("nothing", |_, sent| sent.body.clear(), 400, "PayloadEmpty"),
+    (
+        "no JSON",
+        |_, sent| sent.body.truncate(5),
+        400,
+        "PayloadEmpty",
+    ),
+    (
+        "no aps",
+        |_, sent| payload(sent, &json!({ "a": 1 })),
+        400,
+        "PayloadEmpty",
+    ),
+    (
+        "4097 bytes",
+        |_, sent| fill(sent, 4097),
+        413,
+        "PayloadTooLarge",
+    ),
+    (
+        "5121 bytes for PushKit",
+        |_, sent| {
+            call(sent);
+            fill(sent, 5121);
+        },
+        413,
+        "PayloadTooLarge",
+    ),
+    (
+        "an unknown key",
+        |_, sent| aps(sent, &json!({ "alert": "a", "bagde": 1 })),
+        400,
+        "strict",
+    ),
+    (
+        "a badge in words",
+        |_, sent| aps(sent, &json!({ "badge": "3" })),
+        400,
+        "strict",
+    ),
+    (
+        "a badge below 0",
+        |_, sent| aps(sent, &json!({ "badge": -1 })),
+        400,
+        "strict",
+    ),
+    (
+        "arguments that are no texts",
+        |_, sent| aps(sent, &json!({ "alert": { "loc-args": [1] } })),
+        400,
+        "strict",
+    ),
+    (
+        "an unknown level",
+        |_, sent| aps(sent, &json!({ "alert": "a", "interruption-level": "loud" })),
+        400,
+        "strict",
+    ),
+    (
+        "an alert that shows nothing",
+        |_, sent| aps(sent, &json!({ "mutable-content": 1 })),
+        400,
+        "strict",
+    ),
+    (
+        "silence with a badge",
+        |_, sent| silent(sent, &json!({ "content-available": 1, "badge": 1 })),
+        400,
+        "strict",
+    ),
+];
 
 #[tokio::test]
 async fn apns_refuses_payloads_that_do_not_fit() {
-    let mistakes: [Mistake; 12] = [
-        ("nothing", |_, sent| sent.body.clear(), 400, "PayloadEmpty"),
-        (
-            "no JSON",
-            |_, sent| sent.body.truncate(5),
-            400,
-            "PayloadEmpty",
-        ),
-        (
-            "no aps",
-            |_, sent| payload(sent, &json!({ "a": 1 })),
-            400,
-            "PayloadEmpty",
-        ),
-        (
-            "4097 bytes",
-            |_, sent| fill(sent, 4097),
-            413,
-            "PayloadTooLarge",
-        ),
-        (
-            "5121 bytes for PushKit",
-            |_, sent| {
-                call(sent);
-                fill(sent, 5121);
-            },
-            413,
-            "PayloadTooLarge",
-        ),
-        (
-            "an unknown key",
-            |_, sent| aps(sent, &json!({ "alert": "a", "bagde": 1 })),
-            400,
-            "strict",
-        ),
-        (
-            "a badge in words",
-            |_, sent| aps(sent, &json!({ "badge": "3" })),
-            400,
-            "strict",
-        ),
-        (
-            "a badge below 0",
-            |_, sent| aps(sent, &json!({ "badge": -1 })),
-            400,
-            "strict",
-        ),
-        (
-            "arguments that are no texts",
-            |_, sent| aps(sent, &json!({ "alert": { "loc-args": [1] } })),
-            400,
-            "strict",
-        ),
-        (
-            "an unknown level",
-            |_, sent| aps(sent, &json!({ "alert": "a", "interruption-level": "loud" })),
-            400,
-            "strict",
-        ),
-        (
-            "an alert that shows nothing",
-            |_, sent| aps(sent, &json!({ "mutable-content": 1 })),
-            400,
-            "strict",
-        ),
-        (
-            "silence with a badge",
-            |_, sent| silent(sent, &json!({ "content-available": 1, "badge": 1 })),
-            400,
-            "strict",
-        ),
-    ];
-    Stage::set().await.refuses(right, &mistakes).await;
+    Stage::set().await.refuses(right, &PAYLOADS).await;
 }
 
-fn aps(sent: &mut Sent, aps: &serde_json::Value) {
+fn aps(sent: &mut Sent, aps: &Value) {
     payload(sent, &json!({ "aps": aps }));
 }
 
@@ -403,15 +286,13 @@ async fn apns_accepts_what_is_right_up_to_the_limits() {
     let mut quiet = right(&stage);
     silent(&mut quiet, &json!({ "content-available": 1 }));
 
+    let began = now_and(0);
     let response = stage.send(full).await.unwrap();
-    assert_eq!(
-        (
-            response.status().as_u16(),
-            &response.headers()["apns-id"] == id
-        ),
-        (200, true)
-    );
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["apns-id"], id);
     assert!(response.headers().contains_key("date"));
+    let first = within("the first", stage.providers.after(0)).await;
+    assert_eq!((first.kind, first.at_unix >= began), (Kind::Apns, true));
     for sent in [ringing, quiet] {
         let response = stage.send(sent).await.unwrap();
         assert_eq!(response.status(), 200);
@@ -419,15 +300,19 @@ async fn apns_accepts_what_is_right_up_to_the_limits() {
     }
 
     let accepted = within("them", stage.providers.wait_for(3)).await;
-    let types: Vec<_> = accepted
-        .iter()
-        .map(|one| &*one.headers["apns-push-type"])
-        .collect();
-    assert_eq!(types, ["alert", "voip", "background"]);
+    assert_eq!(types(&accepted), ["alert", "voip", "background"]);
     assert_eq!((&*accepted[0].token, &*accepted[0].id), (TOKEN, id));
     assert_eq!(
         accepted[2].payload,
         json!({ "aps": { "content-available": 1 } })
     );
     assert_eq!(accepted[2].headers[":authority"], "api.push.apple.com");
+}
+
+/// How notifications were to be delivered.
+pub(super) fn types(accepted: &[Accepted]) -> Vec<&str> {
+    accepted
+        .iter()
+        .map(|one| &*one.headers["apns-push-type"])
+        .collect()
 }

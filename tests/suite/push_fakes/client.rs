@@ -17,7 +17,7 @@ use crate::{
 pub(super) struct Stage {
     pub(super) providers: Providers,
     pub(super) http: reqwest::Client,
-    folder: TempDir,
+    _folder: TempDir,
 }
 
 /// A request, to be made wrong in one place.
@@ -33,22 +33,21 @@ pub(super) type Mistake = (&'static str, fn(&Stage, &mut Sent), u16, &'static st
 
 impl Stage {
     pub(super) async fn set() -> Self {
-        Self::set_with(Options::default()).await
+        let folder = tempfile::tempdir().unwrap();
+        Self::of(Providers::start(folder.path()).await, folder)
     }
 
     pub(super) async fn set_with(options: Options) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let providers = Providers::start_with(folder.path(), options).await;
-        let http = connect(&providers);
-        Self {
-            providers,
-            http,
-            folder,
-        }
+        Self::of(Providers::start_with(folder.path(), options).await, folder)
     }
 
-    pub(super) fn folder(&self) -> &Path {
-        self.folder.path()
+    fn of(providers: Providers, folder: TempDir) -> Self {
+        Self {
+            http: connect(&providers),
+            providers,
+            _folder: folder,
+        }
     }
 
     pub(super) async fn send(&self, sent: Sent) -> reqwest::Result<Response> {

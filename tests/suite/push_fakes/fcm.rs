@@ -41,83 +41,87 @@ async fn answer(stage: &Stage, sent: Sent) -> (u16, Value) {
     )
 }
 
+/// One thing that is wrong with a message, and what the answer speaks of.
+type Mistake = (&'static str, fn(&mut Value), &'static str);
+
+const MISTAKES: [Mistake; 14] = [
+    (
+        "no target",
+        |message| drop(message.as_object_mut().unwrap().remove("token")),
+        "Exactly one",
+    ),
+    (
+        "two targets",
+        |message| message["topic"] = "t".into(),
+        "Exactly one",
+    ),
+    (
+        "a token",
+        |message| message["token"] = "a b".into(),
+        "valid FCM registration token",
+    ),
+    (
+        "a number in data",
+        |message| message["data"]["seq"] = 7.into(),
+        "'message.data'",
+    ),
+    (
+        "a reserved key",
+        |message| message["data"]["from"] = "x".into(),
+        "data payload key",
+    ),
+    (
+        "Google's key",
+        |message| message["data"]["google.x"] = "x".into(),
+        "data payload key",
+    ),
+    (
+        "a field",
+        |message| message["prioriti"] = "x".into(),
+        "Cannot find field",
+    ),
+    (
+        "a field of android",
+        |message| message["android"]["x"] = 1.into(),
+        "Cannot find field",
+    ),
+    (
+        "a priority",
+        |message| message["android"]["priority"] = "max".into(),
+        "android.priority",
+    ),
+    (
+        "a ttl in numbers",
+        |message| message["android"]["ttl"] = 60.into(),
+        "android.ttl",
+    ),
+    (
+        "a ttl without unit",
+        |message| message["android"]["ttl"] = "60".into(),
+        "android.ttl",
+    ),
+    (
+        "a ttl of 29 days",
+        |message| message["android"]["ttl"] = "2505600s".into(),
+        "android.ttl",
+    ),
+    (
+        "4097 bytes",
+        |message| message["data"]["x"] = "x".repeat(4060).into(),
+        "too big",
+    ),
+    (
+        "a header of APNs that is no text",
+        |message| message["apns"]["headers"]["apns-priority"] = 10.into(),
+        "apns.headers",
+    ),
+];
+
 #[tokio::test]
 async fn fcm_refuses_messages_that_are_not_as_documented() {
     let stage = Stage::set().await;
     let (access, _) = oauth::fetch(&stage).await;
-    let mistakes: [(&str, fn(&mut Value), &str); 14] = [
-        (
-            "no target",
-            |message| drop(message.as_object_mut().unwrap().remove("token")),
-            "Exactly one",
-        ),
-        (
-            "two targets",
-            |message| message["topic"] = "t".into(),
-            "Exactly one",
-        ),
-        (
-            "a token",
-            |message| message["token"] = "a b".into(),
-            "valid FCM registration token",
-        ),
-        (
-            "a number in data",
-            |message| message["data"]["seq"] = 7.into(),
-            "'message.data'",
-        ),
-        (
-            "a reserved key",
-            |message| message["data"]["from"] = "x".into(),
-            "data payload key",
-        ),
-        (
-            "Google's key",
-            |message| message["data"]["google.x"] = "x".into(),
-            "data payload key",
-        ),
-        (
-            "a field",
-            |message| message["prioriti"] = "x".into(),
-            "Cannot find field",
-        ),
-        (
-            "a field of android",
-            |message| message["android"]["x"] = 1.into(),
-            "Cannot find field",
-        ),
-        (
-            "a priority",
-            |message| message["android"]["priority"] = "max".into(),
-            "android.priority",
-        ),
-        (
-            "a ttl in numbers",
-            |message| message["android"]["ttl"] = 60.into(),
-            "android.ttl",
-        ),
-        (
-            "a ttl without unit",
-            |message| message["android"]["ttl"] = "60".into(),
-            "android.ttl",
-        ),
-        (
-            "a ttl of 29 days",
-            |message| message["android"]["ttl"] = "2505600s".into(),
-            "android.ttl",
-        ),
-        (
-            "4097 bytes",
-            |message| message["data"]["x"] = "x".repeat(4060).into(),
-            "too big",
-        ),
-        (
-            "a header of APNs that is no text",
-            |message| message["apns"]["headers"]["apns-priority"] = 10.into(),
-            "apns.headers",
-        ),
-    ];
-    for (name, mistake, reason) in mistakes {
+    for (name, mistake, reason) in MISTAKES {
         let mut message = right("device-1");
         mistake(&mut message);
         let sent = request(&access, &json!({ "message": message }));

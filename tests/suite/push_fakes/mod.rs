@@ -12,16 +12,16 @@
 //! `scripts/test.sh` installs what is missing here.
 
 mod apns;
+mod apns_tokens;
 mod client;
 mod faults;
 mod fcm;
 mod firebase_admin;
 mod node_apn;
 mod oauth;
+mod profile;
 mod web;
-mod web_push_testing;
-
-pub(crate) use web_push_testing::WebPushTesting;
+pub(crate) mod web_push_testing;
 
 use std::{
     path::{Path, PathBuf},

@@ -52,83 +52,84 @@ pub(super) async fn fetch(stage: &Stage) -> (String, i64) {
     (token, body["expires_in"].as_i64().unwrap())
 }
 
+const MISTAKES: [Mistake; 10] = [
+    (
+        "JSON",
+        |_, sent| sent.set("content-type", "application/json"),
+        400,
+        "invalid_request",
+    ),
+    (
+        "another grant",
+        |_, sent| drop(sent.body.drain(..12)),
+        400,
+        "unsupported_grant_type",
+    ),
+    (
+        "no assertion",
+        |_, sent| sent.body.truncate(65),
+        400,
+        "invalid_grant",
+    ),
+    (
+        "a stranger",
+        |stage, sent| *sent = request(stage, "RS256", |claims| claims["iss"] = "eve".into()),
+        400,
+        "account not found",
+    ),
+    (
+        "another algorithm",
+        |stage, sent| *sent = request(stage, "RS384", |_| {}),
+        400,
+        "Invalid JWT Signature",
+    ),
+    (
+        "a broken signature",
+        |_, sent| {
+            let place = sent.body.len() - 20;
+            sent.body[place] = if sent.body[place] == b'x' { b'y' } else { b'x' };
+        },
+        400,
+        "Invalid JWT Signature",
+    ),
+    (
+        "another audience",
+        |stage, sent| *sent = request(stage, "RS256", |claims| claims["aud"] = "x".into()),
+        400,
+        "audience",
+    ),
+    (
+        "two hours",
+        |stage, sent| {
+            *sent = request(stage, "RS256", |claims| {
+                claims["exp"] = now_and(7200).into();
+            });
+        },
+        400,
+        "short-lived",
+    ),
+    (
+        "yesterday's",
+        |stage, sent| {
+            *sent = request(stage, "RS256", |claims| {
+                claims["iat"] = now_and(-86_400).into();
+                claims["exp"] = now_and(-82_800).into();
+            });
+        },
+        400,
+        "short-lived",
+    ),
+    (
+        "another scope",
+        |stage, sent| *sent = request(stage, "RS256", |claims| claims["scope"] = "x".into()),
+        400,
+        "invalid_scope",
+    ),
+];
+
 #[tokio::test]
 async fn oauth_believes_no_assertion_but_the_right_one() {
-    let mistakes: [Mistake; 10] = [
-        (
-            "JSON",
-            |_, sent| sent.set("content-type", "application/json"),
-            400,
-            "invalid_request",
-        ),
-        (
-            "another grant",
-            |_, sent| drop(sent.body.drain(..12)),
-            400,
-            "unsupported_grant_type",
-        ),
-        (
-            "no assertion",
-            |_, sent| sent.body.truncate(65),
-            400,
-            "invalid_grant",
-        ),
-        (
-            "a stranger",
-            |stage, sent| *sent = request(stage, "RS256", |claims| claims["iss"] = "eve".into()),
-            400,
-            "account not found",
-        ),
-        (
-            "another algorithm",
-            |stage, sent| *sent = request(stage, "RS384", |_| {}),
-            400,
-            "Invalid JWT Signature",
-        ),
-        (
-            "a broken signature",
-            |_, sent| {
-                let place = sent.body.len() - 20;
-                sent.body[place] = if sent.body[place] == b'x' { b'y' } else { b'x' };
-            },
-            400,
-            "Invalid JWT Signature",
-        ),
-        (
-            "another audience",
-            |stage, sent| *sent = request(stage, "RS256", |claims| claims["aud"] = "x".into()),
-            400,
-            "audience",
-        ),
-        (
-            "two hours",
-            |stage, sent| {
-                *sent = request(stage, "RS256", |claims| {
-                    claims["exp"] = now_and(7200).into()
-                });
-            },
-            400,
-            "short-lived",
-        ),
-        (
-            "yesterday's",
-            |stage, sent| {
-                *sent = request(stage, "RS256", |claims| {
-                    claims["iat"] = now_and(-86_400).into();
-                    claims["exp"] = now_and(-82_800).into();
-                });
-            },
-            400,
-            "short-lived",
-        ),
-        (
-            "another scope",
-            |stage, sent| *sent = request(stage, "RS256", |claims| claims["scope"] = "x".into()),
-            400,
-            "invalid_scope",
-        ),
-    ];
     let stage = Stage::set().await;
-    stage.refuses(right, &mistakes).await;
+    stage.refuses(right, &MISTAKES).await;
     assert_eq!(stage.providers.seen().token_fetches(), 1);
 }
