@@ -30,7 +30,7 @@ Examples:
   homing conversation create alice bob            prints the conversation id
   homing tail CID --user bob --client-id phone    what bob's phone receives
   homing send CID 'on my way' --user alice        returns when the message is stored
-  homing push check                               whether notifications could leave
+  homing push explain bob CID 17                  which devices a message woke, or why not
   homing doctor                                   what is wrong with this machine
 
 Exit codes: 0 done, 1 failure, 2 usage, 3 refused by the server, 4 no server or no store.

@@ -76,15 +76,35 @@ impl Rest {
         path: &[&str],
         body: Option<&Value>,
     ) -> Result<Value, Failure> {
+        let mut request = self.client.request(method, self.at(path));
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        self.send(request).await
+    }
+
+    /// Reads something.
+    pub(super) async fn query(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<Value, Failure> {
+        let mut url = self.at(path);
+        url.query_pairs_mut().extend_pairs(query);
+        self.send(self.client.get(url)).await
+    }
+
+    fn at(&self, path: &[&str]) -> Url {
         let mut url = self.url.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
         }
-        let mut request = self.client.request(method, url).bearer_auth(&self.token);
-        if let Some(body) = body {
-            request = request.json(body);
-        }
+        url
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Value, Failure> {
         let response = request
+            .bearer_auth(&self.token)
             .send()
             .await
             .map_err(|error| self.unreachable(&error))?;

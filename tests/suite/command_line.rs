@@ -294,6 +294,26 @@ fn a_device_is_registered_and_a_conversation_muted() {
         &["push", "mute", "eve", &cid, "--off"],
     );
     place.fails(2, "--for", &["push", "mute", "bob", &cid]);
+
+    place.prints(&["send", &cid, "hi", "--user", "alice"]);
+    let alice = place.prints(&["push", "explain", "alice", &cid, "1"]);
+    assert!(
+        alice.starts_with("alice, message 1, committed 20"),
+        "{alice}"
+    );
+    assert!(
+        alice.contains("(no push token)\n  nothing: own message"),
+        "{alice}"
+    );
+    place.fails(3, "no such message", &["push", "explain", "bob", &cid, "2"]);
+    place.fails(
+        3,
+        "never taken part",
+        &["push", "explain", "eve", &cid, "1"],
+    );
+    place.fails(2, "starts at 1", &["push", "explain", "bob", &cid, "0"]);
+    let json = place.prints(&["push", "explain", "bob", &cid, "1", "--json"]);
+    assert!(json.contains(r#""client_id":"my phone""#), "{json}");
 }
 
 #[test]

@@ -1,6 +1,8 @@
-//! `homing push`: who can be woken, who is left alone, and whether notifications could leave.
+//! `homing push`: who can be woken, who is left alone, whether notifications could leave, and
+//! what became of them.
 
 mod check;
+mod explain;
 mod mute;
 mod register;
 
@@ -12,9 +14,10 @@ use homing::{
 
 use super::{failure::Failure, target::TargetArgs};
 
-/// Register devices, mute conversations, check the apps
+/// Explain what a message did, register devices, mute conversations, check the apps
 #[derive(Debug, Subcommand)]
 pub(super) enum Push {
+    Explain(explain::Explain),
     Register(register::Register),
     Mute(mute::Mute),
     Check(check::Check),
@@ -42,6 +45,7 @@ struct Common {
 impl Push {
     pub(super) async fn run(self, settings: Config) -> Result<(), Failure> {
         match self {
+            Self::Explain(explain) => explain.run(settings).await,
             Self::Register(register) => register.run(settings).await,
             Self::Mute(mute) => mute.run(settings).await,
             Self::Check(check) => check.run(&settings),
