@@ -151,6 +151,13 @@ impl From<PushSettingsError> for ApiError {
             | E::UnknownZone(_) => Self::Invalid(error.to_string()),
             E::NoToken => Self::NotFound("this device has no push token"),
             E::NoConversation => Self::NotFound("there is no such conversation among yours"),
+            E::NoParticipant => {
+                Self::NotFound("the user has never taken part in this conversation")
+            }
+            E::NoMessage => Self::NotFound("there is no such message that you may see"),
+            E::NotYours => {
+                Self::Forbidden("only an administrator asks about the devices of others")
+            }
             E::TooManyTokens => Self::Conflict(error.to_string()),
             E::Store(error) => error.into(),
         }
