@@ -225,3 +225,27 @@ async fn a_full_disk_refuses_nothing_and_acknowledges_nothing(pool: PgPool) {
     assert_eq!(listener.drain(2, 4).await, ["a", "b", "c"]);
     broker.stop().await;
 }
+
+/// A request over MQTT is not repeated by the server: the device is told to.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_request_is_answered_that_postgres_is_away(pool: PgPool) {
+    let (broker, proxy) = start(&pool, &[]).await;
+    let conversation = broker.conversation(&["alice"]).await;
+    let mut phone = broker.listener("alice", "phone").await;
+    let arguments = json!({"conversation": conversation}).to_string();
+    for (is_away, status) in [(false, 200), (true, 503), (false, 200)] {
+        if is_away {
+            proxy.cut();
+        } else {
+            proxy.heal();
+        }
+        phone.publish("q/conversation", arguments.as_bytes()).await;
+        let answer = phone.delivery().await.json();
+        assert_eq!(
+            (&answer["status"], phone.puback().await.code),
+            (&json!(status), 0),
+            "{answer}"
+        );
+    }
+    broker.stop().await;
+}
