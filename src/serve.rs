@@ -159,6 +159,7 @@ async fn build(
         options,
         store: store.clone(),
         message: config.message.clone(),
+        push: config.push.clone(),
         metrics: metrics.bridge,
         node: node(&config.data_dir)?,
     };

@@ -6,7 +6,9 @@ use axum::{
 };
 
 use crate::{
-    bridge::{conversations::ConversationError, identity::TokenError},
+    bridge::{
+        conversations::ConversationError, identity::TokenError, push_settings::PushSettingsError,
+    },
     domain::{
         envelope::EnvelopeError,
         problem::{Problem, ProblemKind},
@@ -25,13 +27,12 @@ pub(super) enum ApiError {
     #[error("{0}")]
     Unauthorized(TokenProblem),
     #[error("{0}")]
-    Forbidden(&'static str),
-    #[error("{0}")]
     NotFound(&'static str),
     #[error("this path has other methods; see the Allow header")]
     MethodNotAllowed,
-    #[error("{0}")]
-    Conflict(&'static str),
+    /// By the bridge, which knows the kind.
+    #[error("{1}")]
+    Refused(ProblemKind, String),
     #[error("{0}")]
     TooLarge(String),
     #[error("send JSON, with `content-type: application/json`")]
@@ -58,10 +59,9 @@ impl ApiError {
         match self {
             Self::Invalid(_) => ProblemKind::Invalid,
             Self::Unauthorized(_) => ProblemKind::Unauthorized,
-            Self::Forbidden(_) => ProblemKind::Forbidden,
             Self::NotFound(_) => ProblemKind::NotFound,
             Self::MethodNotAllowed => ProblemKind::MethodNotAllowed,
-            Self::Conflict(_) => ProblemKind::Conflict,
+            Self::Refused(kind, _) => *kind,
             Self::TooLarge(_) => ProblemKind::TooLarge,
             Self::UnsupportedMediaType => ProblemKind::UnsupportedMediaType,
             Self::Unavailable(_) | Self::TimedOut => ProblemKind::Unavailable,
@@ -126,17 +126,28 @@ impl IntoResponse for ApiError {
 impl From<ConversationError> for ApiError {
     fn from(error: ConversationError) -> Self {
         match error {
-            ConversationError::NotFound => {
-                Self::NotFound("there is no such conversation among yours")
-            }
-            ConversationError::Forbidden(reason) => Self::Forbidden(reason),
-            ConversationError::Conflict(reason) => Self::Conflict(reason),
-            ConversationError::Invalid(reason) => Self::Invalid(reason),
             ConversationError::Unavailable => Self::Unavailable(None),
-            ConversationError::Store(error) if error.is_transient() => {
-                Self::Unavailable(Some(error))
-            }
-            ConversationError::Store(error) => Self::Internal(error),
+            ConversationError::Store(error) => error.into(),
+            refusal => Self::Refused(refusal.kind(), refusal.to_string()),
+        }
+    }
+}
+
+impl From<PushSettingsError> for ApiError {
+    fn from(error: PushSettingsError) -> Self {
+        match error {
+            PushSettingsError::Store(error) => error.into(),
+            refusal => Self::Refused(refusal.kind(), refusal.to_string()),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        if error.is_transient() {
+            Self::Unavailable(Some(error))
+        } else {
+            Self::Internal(error)
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The nouns every other module speaks in. No I/O, no clock, no async.
 
+pub mod address;
 pub mod envelope;
 pub mod ids;
 pub mod message;

@@ -49,6 +49,18 @@ pub enum Class {
     Voip,
 }
 
+impl Class {
+    /// As apps read it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Alert => "alert",
+            Self::Background => "background",
+            Self::Voip => "voip",
+        }
+    }
+}
+
 /// What is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text {

@@ -1,1 +1,4 @@
 //! Push: tokens, jobs, and the ledger of what became of them.
+
+pub mod settings;
+pub mod tokens;
