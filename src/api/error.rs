@@ -27,13 +27,12 @@ pub(super) enum ApiError {
     #[error("{0}")]
     Unauthorized(TokenProblem),
     #[error("{0}")]
-    Forbidden(&'static str),
-    #[error("{0}")]
     NotFound(&'static str),
     #[error("this path has other methods; see the Allow header")]
     MethodNotAllowed,
-    #[error("{0}")]
-    Conflict(String),
+    /// By the bridge, which knows the kind.
+    #[error("{1}")]
+    Refused(ProblemKind, String),
     #[error("{0}")]
     TooLarge(String),
     #[error("send JSON, with `content-type: application/json`")]
@@ -60,10 +59,9 @@ impl ApiError {
         match self {
             Self::Invalid(_) => ProblemKind::Invalid,
             Self::Unauthorized(_) => ProblemKind::Unauthorized,
-            Self::Forbidden(_) => ProblemKind::Forbidden,
             Self::NotFound(_) => ProblemKind::NotFound,
             Self::MethodNotAllowed => ProblemKind::MethodNotAllowed,
-            Self::Conflict(_) => ProblemKind::Conflict,
+            Self::Refused(kind, _) => *kind,
             Self::TooLarge(_) => ProblemKind::TooLarge,
             Self::UnsupportedMediaType => ProblemKind::UnsupportedMediaType,
             Self::Unavailable(_) | Self::TimedOut => ProblemKind::Unavailable,
@@ -128,38 +126,18 @@ impl IntoResponse for ApiError {
 impl From<ConversationError> for ApiError {
     fn from(error: ConversationError) -> Self {
         match error {
-            ConversationError::NotFound => {
-                Self::NotFound("there is no such conversation among yours")
-            }
-            ConversationError::Forbidden(reason) => Self::Forbidden(reason),
-            ConversationError::Conflict(reason) => Self::Conflict(reason.to_owned()),
-            ConversationError::Invalid(reason) => Self::Invalid(reason),
             ConversationError::Unavailable => Self::Unavailable(None),
             ConversationError::Store(error) => error.into(),
+            refusal => Self::Refused(refusal.kind(), refusal.to_string()),
         }
     }
 }
 
 impl From<PushSettingsError> for ApiError {
     fn from(error: PushSettingsError) -> Self {
-        use PushSettingsError as E;
         match error {
-            E::Registration(_)
-            | E::InvalidClientId
-            | E::InvalidMute
-            | E::NoHours
-            | E::UnknownZone(_) => Self::Invalid(error.to_string()),
-            E::NoToken => Self::NotFound("this device has no push token"),
-            E::NoConversation => Self::NotFound("there is no such conversation among yours"),
-            E::NoParticipant => {
-                Self::NotFound("the user has never taken part in this conversation")
-            }
-            E::NoMessage => Self::NotFound("there is no such message that you may see"),
-            E::NotYours => {
-                Self::Forbidden("only an administrator asks about the devices of others")
-            }
-            E::TooManyTokens => Self::Conflict(error.to_string()),
-            E::Store(error) => error.into(),
+            PushSettingsError::Store(error) => error.into(),
+            refusal => Self::Refused(refusal.kind(), refusal.to_string()),
         }
     }
 }

@@ -426,3 +426,45 @@ fn answer(waiting: Vec<Waiting>, take_part: &[bool]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sign(generation: i64, activity: Option<Activity>, is_suspect: Option<bool>) -> Sign {
+        Sign {
+            device: DeviceId(1),
+            generation,
+            activity,
+            is_suspect,
+        }
+    }
+
+    #[test]
+    fn the_last_word_of_the_newest_connection_counts() {
+        let (away, active) = (Some(Activity::Away), Some(Activity::Active));
+        let mut signs = HashMap::new();
+        let mut gathered = |newer| {
+            gather_sign(&mut signs, newer);
+            signs[&newer.device]
+        };
+        gathered(sign(5, away, None));
+        assert_eq!(
+            gathered(sign(5, None, Some(true))),
+            sign(5, away, Some(true))
+        );
+        assert_eq!(gathered(sign(5, active, None)), sign(5, active, Some(true)));
+        assert_eq!(
+            gathered(sign(5, None, Some(false))),
+            sign(5, active, Some(false))
+        );
+        assert_eq!(
+            gathered(sign(4, away, Some(true))),
+            sign(5, active, Some(false))
+        );
+        assert_eq!(
+            gathered(sign(6, None, Some(true))),
+            sign(6, None, Some(true))
+        );
+    }
+}

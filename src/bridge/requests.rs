@@ -1,12 +1,25 @@
 //! What devices ask for over MQTT: a table of operations, each the same as a request over REST.
 //!
 //! ```text
-//!   q/conversation   {"conversation"}                              GET /v1/conversations/{cid}
-//!   q/history        {"conversation", "after" | "before", "limit"} GET …/{cid}/messages
+//!   q/conversation        {"conversation"}                  GET /v1/conversations/{cid}
+//!   q/history             {"conversation", "after"?, "before"?, "limit"?}
+//!                                                           GET …/{cid}/messages
+//!   q/notifications/get   {"conversation"}                  GET …/{cid}/notifications
+//!   q/notifications/set   {"conversation", "muted_until"?, "mentions"?}
+//!                                                           PUT …/{cid}/notifications
+//!   q/quiet-hours/get     {}                                GET /v1/me/quiet-hours
+//!   q/quiet-hours/set     {"from", "until", "zone"}         PUT /v1/me/quiet-hours
+//!   q/quiet-hours/delete  {}                                PUT /v1/me/quiet-hours, null
+//!   q/devices             {}                                GET /v1/devices
+//!   q/push/token/get      {}                                GET /v1/devices/{this}/push-token
+//!   q/push/token/set      {"provider", "app", "token", …}   PUT /v1/devices/{this}/push-token
+//!   q/push/token/delete   {}                                DELETE /v1/devices/{this}/push-token
 //! ```
+//!
+//! A page of the log is cut where it gets too long for an answer.
 
 use futures_util::future::BoxFuture;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{
     Map, Value,
     value::{RawValue, to_raw_value},
@@ -15,11 +28,15 @@ use serde_json::{
 use super::{
     Bridge,
     conversations::{Caller, ConversationError, PageWanted, Shown},
+    push_settings::{NotificationSettingsChange, PushSettingsError, QuietTimes, Registration},
 };
-use crate::domain::{
-    ids::{ConversationId, DeviceId},
-    problem::{Problem, ProblemKind},
-    request::Answer,
+use crate::{
+    domain::{
+        ids::{ConversationId, DeviceId},
+        problem::{Problem, ProblemKind},
+        request::Answer,
+    },
+    store::sessions,
 };
 
 /// Entries in one answer, at most.
@@ -32,10 +49,6 @@ const HISTORY_BYTES_MAX: usize = 65_536;
 struct Ask<'a> {
     bridge: &'a Bridge,
     caller: &'a Caller,
-    #[expect(
-        dead_code,
-        reason = "operations on the push token of the device need it"
-    )]
     device: DeviceId,
     arguments: Map<String, Value>,
 }
@@ -46,6 +59,17 @@ type Run = for<'a> fn(Ask<'a>) -> BoxFuture<'a, Result<Answer, RequestError>>;
 const OPERATIONS: &[(&str, Run)] = &[
     ("conversation", |ask| Box::pin(conversation(ask))),
     ("history", |ask| Box::pin(history(ask))),
+    ("notifications/get", |ask| Box::pin(notifications(ask))),
+    ("notifications/set", |ask| Box::pin(set_notifications(ask))),
+    ("quiet-hours/get", |ask| Box::pin(quiet_hours(ask))),
+    ("quiet-hours/set", |ask| Box::pin(set_quiet_hours(ask))),
+    ("quiet-hours/delete", |ask| {
+        Box::pin(remove_quiet_hours(ask))
+    }),
+    ("devices", |ask| Box::pin(devices(ask))),
+    ("push/token/get", |ask| Box::pin(token(ask))),
+    ("push/token/set", |ask| Box::pin(register_token(ask))),
+    ("push/token/delete", |ask| Box::pin(remove_token(ask))),
 ];
 
 /// Why a request is not done.
@@ -57,6 +81,8 @@ enum RequestError {
     Arguments(#[from] serde_json::Error),
     #[error(transparent)]
     Conversation(#[from] ConversationError),
+    #[error(transparent)]
+    PushSettings(#[from] PushSettingsError),
 }
 
 fn known() -> String {
@@ -99,6 +125,18 @@ impl Ask<'_> {
         serde_json::from_value(value)
     }
 
+    fn take_nothing_more(&mut self) -> Result<(), serde_json::Error> {
+        let Nothing {} = self.rest()?;
+        Ok(())
+    }
+
+    /// The name of the device that asks.
+    async fn client_id(&self) -> Result<String, PushSettingsError> {
+        let mut conn = self.bridge.pool().acquire().await?;
+        let client_id = sessions::client_id(&mut conn, self.device).await?;
+        client_id.ok_or(PushSettingsError::NoToken)
+    }
+
     /// The arguments that remain.
     fn rest<T: DeserializeOwned>(&mut self) -> Result<T, serde_json::Error> {
         serde_json::from_value(std::mem::take(&mut self.arguments).into())
@@ -106,15 +144,15 @@ impl Ask<'_> {
 }
 
 /// No argument.
-#[derive(serde::Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
 async fn conversation(mut ask: Ask<'_>) -> Result<Answer, RequestError> {
     let id: ConversationId = ask.take("conversation")?;
-    let Nothing {} = ask.rest()?;
+    ask.take_nothing_more()?;
     let (view, unread) = ask.bridge.conversation(ask.caller, id).await?;
-    Ok(Answer::ok(to_raw_value(&Shown::new(id, view, unread))?))
+    ok(&Shown::new(id, view, unread))
 }
 
 async fn history(mut ask: Ask<'_>) -> Result<Answer, RequestError> {
@@ -124,6 +162,69 @@ async fn history(mut ask: Ask<'_>) -> Result<Answer, RequestError> {
     let mut page = ask.bridge.page(ask.caller, id, range, limit).await?;
     page.shorten(range, HISTORY_BYTES_MAX);
     Ok(Answer::ok(RawValue::from_string(page.json(range))?))
+}
+
+async fn notifications(mut ask: Ask<'_>) -> Result<Answer, RequestError> {
+    let id: ConversationId = ask.take("conversation")?;
+    ask.take_nothing_more()?;
+    ok(&ask.bridge.notifications(ask.caller, id).await?)
+}
+
+async fn set_notifications(mut ask: Ask<'_>) -> Result<Answer, RequestError> {
+    let id: ConversationId = ask.take("conversation")?;
+    let change: NotificationSettingsChange = ask.rest()?;
+    let now = ask.bridge.set_notifications(ask.caller, id, change).await?;
+    ok(&now)
+}
+
+async fn quiet_hours(mut ask: Ask<'_>) -> Result<Answer, RequestError> {
+    ask.take_nothing_more()?;
+    ok(&ask.bridge.quiet_hours(ask.caller).await?)
+}
+
+async fn set_quiet_hours(mut ask: Ask<'_>) -> Result<Answer, RequestError> {
+    let times: QuietTimes = ask.rest()?;
+    let set = ask.bridge.set_quiet_hours(ask.caller, Some(times.clone()));
+    set.await?;
+    ok(&times)
+}
+
+async fn remove_quiet_hours(mut ask: Ask<'_>) -> Result<Answer, RequestError> {
+    ask.take_nothing_more()?;
+    ask.bridge.set_quiet_hours(ask.caller, None).await?;
+    Ok(Answer::done())
+}
+
+async fn devices(mut ask: Ask<'_>) -> Result<Answer, RequestError> {
+    ask.take_nothing_more()?;
+    let devices = ask.bridge.devices(ask.caller).await?;
+    ok(&serde_json::json!({ "devices": devices }))
+}
+
+async fn token(mut ask: Ask<'_>) -> Result<Answer, RequestError> {
+    ask.take_nothing_more()?;
+    let client_id = ask.client_id().await?;
+    ok(&ask.bridge.token(ask.caller, &client_id).await?)
+}
+
+async fn register_token(mut ask: Ask<'_>) -> Result<Answer, RequestError> {
+    let registration: Registration = ask.rest()?;
+    let client_id = ask.client_id().await?;
+    let register = ask
+        .bridge
+        .register_token(ask.caller, &client_id, registration);
+    ok(&register.await?)
+}
+
+async fn remove_token(mut ask: Ask<'_>) -> Result<Answer, RequestError> {
+    ask.take_nothing_more()?;
+    let client_id = ask.client_id().await?;
+    ask.bridge.remove_token(ask.caller, &client_id).await?;
+    Ok(Answer::done())
+}
+
+fn ok(body: &impl Serialize) -> Result<Answer, RequestError> {
+    Ok(Answer::ok(to_raw_value(body)?))
 }
 
 impl RequestError {
@@ -136,6 +237,7 @@ impl RequestError {
             Self::Unknown => ProblemKind::NotFound,
             Self::Arguments(_) => ProblemKind::Invalid,
             Self::Conversation(error) => error.kind(),
+            Self::PushSettings(error) => error.kind(),
         }
     }
 

@@ -32,16 +32,16 @@ impl<S> Connection<S> {
     pub(super) fn accept(
         &mut self,
         ticket: Ticket,
-        topic: PublishTopic,
+        topic: &PublishTopic,
         payload: &Bytes,
         now: Instant,
     ) {
         match topic {
             PublishTopic::Send(conversation) => {
-                self.accept_message(ticket, conversation, payload, now);
+                self.accept_message(ticket, *conversation, payload, now);
             }
             PublishTopic::Receipts(conversation) => {
-                self.accept_report(ticket, conversation, payload);
+                self.accept_report(ticket, *conversation, payload);
             }
             PublishTopic::State => self.accept_state(ticket, payload),
             PublishTopic::Request(_) => unreachable!("a request is an action of its own"),

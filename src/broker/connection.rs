@@ -260,7 +260,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     topic,
                     payload,
                 } => {
-                    self.accept(ticket, topic, &payload, now);
+                    self.accept(ticket, &topic, &payload, now);
                 }
                 Action::Persist(change) => {
                     let expiry_seconds = self.session.session_expiry_seconds();

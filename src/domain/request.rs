@@ -11,6 +11,8 @@
 //! its body, and what answers without a body there has none here. With MQTT 5 a request may
 //! name a Response Topic under `me/`, and Correlation Data, which comes back as it was.
 
+use std::fmt;
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{
@@ -24,12 +26,19 @@ use super::problem::{Problem, ProblemKind};
 pub const CORRELATION_BYTES_MAX: usize = 128;
 
 /// What a device asks for.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Request {
     pub operation: Box<str>,
     /// What the device recognises the answer by.
     pub correlation: Option<Value>,
     pub arguments: Map<String, Value>,
+}
+
+/// Arguments may be secrets, as push tokens are: they are not shown.
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Request({})", self.operation)
+    }
 }
 
 /// A payload that is no request.
@@ -149,6 +158,7 @@ mod tests {
     fn an_answer_says_what_it_answers() {
         let request = read(r#"{"a":1,"correlation":"x"}"#).unwrap();
         assert_eq!(Value::from(request.arguments.clone()), json!({"a": 1}));
+        assert_eq!(format!("{request:?}"), "Request(ask)");
         // Copied as it is.
         let body = RawValue::from_string(r#"{"price":1.50}"#.to_owned()).unwrap();
         assert_eq!(

@@ -223,6 +223,20 @@ pub async fn save_signs(conn: &mut PgConnection, signs: &[Sign]) -> Result<(), S
     Ok(())
 }
 
+/// The MQTT client id of a device; none if there is no such device.
+pub async fn client_id(
+    conn: &mut PgConnection,
+    device: DeviceId,
+) -> Result<Option<String>, StoreError> {
+    let client_id = sqlx::query_scalar!(
+        "select client_id from devices where device_id = $1",
+        device.0
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(client_id)
+}
+
 /// Ends sessions whose devices stayed away too long, at most `limit`; how many it were.
 pub async fn remove_expired(conn: &mut PgConnection, limit: i64) -> Result<u64, StoreError> {
     let ended = sqlx::query_scalar!(

@@ -5,7 +5,13 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::harness::{Received, TestBroker, Wire, text};
+use crate::harness::{Place, Received, TestBroker, Wire, text};
+
+const APPS: &str = r#"
+[[push.fcm]]
+app = "my-project"
+service_account = "/nowhere.json"
+"#;
 
 /// Asks with QoS 1, and takes the answer on me/device and the PUBACK after it.
 async fn ask(wire: &mut Wire, operation: &str, arguments: &Value) -> Value {
@@ -87,7 +93,12 @@ async fn a_refused_request_is_answered_with_a_problem(pool: PgPool) {
     let foreign = broker.conversation(&["bob"]).await;
     let mut phone = broker.listener("alice", "phone").await;
     for (operation, arguments, status, says) in [
-        ("nothing", json!({}), 404, "known are conversation, history"),
+        (
+            "nothing",
+            json!({}),
+            404,
+            "known are conversation, history, notifications/get,",
+        ),
         (
             "conversation/",
             json!({"conversation": mine}),
@@ -293,5 +304,108 @@ async fn many_requests_at_once_are_answered_in_order(pool: PgPool) {
     // An answer that nobody listens to is not sent; the request is done all the same.
     let mut deaf = broker.device("alice", "deaf").await;
     assert_eq!(deaf.ask("q/conversation", b"").await.code, 0);
+    broker.stop().await;
+}
+
+/// Goal: what a device sets for itself over MQTT is what REST shows, and what REST refuses is
+/// refused in the same words.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_device_sets_how_it_is_woken(pool: PgPool) {
+    let broker = Place::new(&pool, &[]).with_profile(APPS).start().await;
+    let conversation = broker.conversation(&["alice", "bob"]).await;
+    let mut phone = broker.listener("alice", "my phone").await;
+    let token = "/v1/devices/my%20phone/push-token".to_owned();
+    let notifications = format!("/v1/conversations/{conversation}/notifications");
+    let quiet_hours = "/v1/me/quiet-hours".to_owned();
+    let of_it = |mut arguments: Value| {
+        arguments["conversation"] = json!(conversation);
+        arguments
+    };
+    let times = json!({"from": "22:00", "until": "07:00", "zone": "Europe/Berlin"});
+    let fcm = json!({"provider": "fcm", "app": "my-project", "token": "abc", "locale": "de"});
+    for (operation, arguments, path) in [
+        ("push/token/get", json!({}), &token),
+        ("push/token/set", fcm.clone(), &token),
+        ("push/token/get", json!({}), &token),
+        ("notifications/get", of_it(json!({})), &notifications),
+        (
+            "notifications/set",
+            of_it(json!({"muted_until": "forever", "mentions": false})),
+            &notifications,
+        ),
+        (
+            "notifications/set",
+            of_it(json!({"muted_until": null})),
+            &notifications,
+        ),
+        ("quiet-hours/get", json!({}), &quiet_hours),
+        ("quiet-hours/set", times, &quiet_hours),
+        ("quiet-hours/get", json!({}), &quiet_hours),
+        ("devices", json!({}), &"/v1/devices".to_owned()),
+    ] {
+        let answer = ask(&mut phone, operation, &arguments).await;
+        let (status, shown) = broker.request(Method::GET, "alice", path, None).await;
+        assert_eq!(answer["status"], status.as_u16(), "{operation}: {answer}");
+        assert_eq!(answer["body"], shown, "{operation}");
+    }
+    let shown = ask(&mut phone, "notifications/get", &of_it(json!({}))).await;
+    assert_eq!(
+        shown["body"],
+        json!({"muted_until": null, "mentions": false})
+    );
+
+    for (operation, arguments, path) in [
+        (
+            "push/token/set",
+            json!({"provider": "fcm", "app": "other", "token": "x"}),
+            &token,
+        ),
+        (
+            "notifications/set",
+            json!({"muted_until": -1}),
+            &notifications,
+        ),
+        (
+            "quiet-hours/set",
+            json!({"from": "1", "until": "2", "zone": "x"}),
+            &quiet_hours,
+        ),
+        (
+            "quiet-hours/set",
+            json!({"from": "01:00", "until": "02:00", "zone": "x"}),
+            &quiet_hours,
+        ),
+    ] {
+        let put = broker.request(Method::PUT, "alice", path, Some(arguments.clone()));
+        let (status, refusal) = put.await;
+        let arguments = match operation {
+            "notifications/set" => of_it(arguments),
+            _ => arguments,
+        };
+        let answer = ask(&mut phone, operation, &arguments).await;
+        assert_eq!(
+            (&answer["status"], status.as_u16()),
+            (&json!(400), 400),
+            "{answer}"
+        );
+        assert_eq!(answer["body"]["type"], refusal["type"]);
+    }
+
+    for (operation, path) in [
+        ("push/token/delete", &token),
+        ("quiet-hours/delete", &quiet_hours),
+    ] {
+        for _ in 0..2 {
+            let answer = ask(&mut phone, operation, &json!({})).await;
+            assert_eq!((&answer["status"], answer.get("body")), (&json!(204), None));
+        }
+        let (_, shown) = broker.request(Method::GET, "alice", path, None).await;
+        assert!(
+            shown.is_null() || shown["status"] == 404,
+            "{operation}: {shown}"
+        );
+        let too_many = ask(&mut phone, operation, &json!({"x": 1})).await;
+        assert_eq!(too_many["status"], 400);
+    }
     broker.stop().await;
 }

@@ -146,3 +146,53 @@ impl Page {
         json
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::domain::message::{LogEntry, Position, Sequence};
+
+    fn page() -> Page {
+        let conversation = ConversationId(uuid::Uuid::from_u128(1));
+        let entry = |number: i64| {
+            let position = Position {
+                conversation,
+                sequence: Sequence::new(number).unwrap(),
+            };
+            let payload = Bytes::from(format!("[{number}]"));
+            Arc::new(LogEntry {
+                position,
+                sender_device: None,
+                payload,
+            })
+        };
+        Page {
+            entries: (1..=4).map(entry).collect(),
+            has_more: false,
+        }
+    }
+
+    #[test]
+    fn a_page_is_cut_at_its_far_end() {
+        let (after, before) = (Range::After(0), Range::Before(5));
+        for (range, bytes_max, expected) in [
+            (after, 12, r#"{"entries":[[1],[2],[3],[4]]}"#),
+            (after, 11, r#"{"entries":[[1],[2],[3]],"next_after":3}"#),
+            (before, 11, r#"{"entries":[[2],[3],[4]],"next_before":2}"#),
+            (after, 1, r#"{"entries":[[1]],"next_after":1}"#),
+            (before, 0, r#"{"entries":[[4]],"next_before":4}"#),
+        ] {
+            let mut page = page();
+            page.shorten(range, bytes_max);
+            assert_eq!(page.json(range), expected, "{range:?} {bytes_max}");
+        }
+        let mut empty = page();
+        empty.entries.clear();
+        empty.shorten(after, 0);
+        assert_eq!(empty.json(after), r#"{"entries":[]}"#);
+    }
+}

@@ -16,7 +16,7 @@ pub use registration::{Apps, InvalidRegistration, Registration};
 pub use tokens::{DeviceSummary, TOKENS_MAX, TokenSummary};
 
 use super::{Bridge, conversations::Caller};
-use crate::store::StoreError;
+use crate::{domain::problem::ProblemKind, store::StoreError};
 
 /// The longest MQTT client id, in bytes.
 const CLIENT_ID_BYTES_MAX: usize = 128;
@@ -51,6 +51,27 @@ pub enum PushSettingsError {
     UnknownZone(String),
     #[error("store")]
     Store(#[from] StoreError),
+}
+
+impl PushSettingsError {
+    /// The kind of problem that it is for whoever asks.
+    #[must_use]
+    pub fn kind(&self) -> ProblemKind {
+        match self {
+            Self::Registration(_)
+            | Self::InvalidClientId
+            | Self::InvalidMute
+            | Self::NoHours
+            | Self::UnknownZone(_) => ProblemKind::Invalid,
+            Self::NoToken | Self::NoConversation | Self::NoParticipant | Self::NoMessage => {
+                ProblemKind::NotFound
+            }
+            Self::NotYours => ProblemKind::Forbidden,
+            Self::TooManyTokens => ProblemKind::Conflict,
+            Self::Store(error) if error.is_transient() => ProblemKind::Unavailable,
+            Self::Store(_) => ProblemKind::Internal,
+        }
+    }
 }
 
 impl From<sqlx::Error> for PushSettingsError {

@@ -26,11 +26,11 @@ fn publish(number: u16, topic: &str, payload: &'static str, reply_to: Option<Rep
     })
 }
 
-fn reply_to(topic: &str) -> Option<ReplyTo> {
-    Some(ReplyTo {
+fn reply_to(topic: &str) -> ReplyTo {
+    ReplyTo {
         topic: Some(topic.to_owned()),
         correlation_data: Some(Bytes::from_static(b"\xff\x00")),
-    })
+    }
 }
 
 fn answer(body: &Value) -> Answer {
@@ -58,7 +58,7 @@ fn refusals(packets: &[v5::Packet]) -> Vec<u8> {
 fn an_answer_goes_where_it_is_wanted_and_the_puback_follows() {
     for (topic, reply_to) in [
         ("me/device", None),
-        ("me/answers/7", reply_to("me/answers/7")),
+        ("me/answers/7", Some(reply_to("me/answers/7"))),
     ] {
         let mut stage = Stage::open(Version::V5);
         stage.subscribe("me/#", QoS::AtLeastOnce);
@@ -101,7 +101,7 @@ fn a_response_topic_is_one_that_the_device_listens_to() {
     stage.subscribe("me/device", QoS::AtLeastOnce);
     let topics = ["c/x/send", "q/a", "me", "", "me/answers", "me/device"];
     for (number, topic) in (1..).zip(topics) {
-        stage.take(publish(number, "q/a", "", reply_to(topic)));
+        stage.take(publish(number, "q/a", "", Some(reply_to(topic))));
     }
     let ask = stage.asked();
     assert_eq!(refusals(&stage.packets()), [0x90, 0x90, 0x90, 0x90, 0x87]);
