@@ -14,6 +14,7 @@ mod limits;
 mod membership;
 mod outage;
 mod publish;
+mod push_store;
 mod receipts;
 mod sessions;
 mod store;
