@@ -18,6 +18,7 @@ mod providers;
 mod publish;
 mod push_fakes;
 mod push_settings;
+mod push_store;
 mod receipts;
 mod requests;
 mod sessions;
