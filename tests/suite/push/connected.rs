@@ -41,7 +41,8 @@ async fn who_acknowledges_is_not_woken_and_who_does_not_is_after_the_grace(pool:
 
 /// Goal: a connection that swallows everything looks alive to TCP, and not to us: the message
 /// is pushed, and the next one without the grace, until the device says something.
-/// Method: only the early pass reads on, which wakes nobody who is thought to be connected.
+/// Method: the late pass is made to overlook the next message, and the early one wakes nobody
+/// who is thought to be connected.
 #[sqlx::test(migrator = "homing::store::MIGRATOR")]
 async fn a_half_open_connection_is_suspected_until_a_sign_of_life(pool: PgPool) {
     let graces = [
@@ -61,10 +62,10 @@ async fn a_half_open_connection_is_suspected_until_a_sign_of_life(pool: PgPool) 
     stage.pushed(&token, 1).await;
     until_suspect(&stage, true).await;
 
-    let held = stage.hold("push-late").await;
+    let blind = "update outbox_consumers set xid = '9223372036854775807' where name = 'push-late'";
+    sqlx::query(blind).execute(&stage.pool).await.unwrap();
     stage.say("2").await;
     assert_eq!(told(&stage.pushed(&token, 2).await[1]), (2, 2));
-    held.rollback().await.unwrap();
 
     // It gets a new connection; then it reads, and says nothing but that it lives.
     drop(phone);

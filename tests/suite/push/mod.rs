@@ -206,8 +206,7 @@ impl Stage {
             "push_attempts set committed_at = committed_at - $1,
                  claimed_at = claimed_at - $1, decided_at = decided_at - $1",
             "participants set muted_until = muted_until - $1",
-            "sessions set connected_at = connected_at - $1, suspected_at = suspected_at - $1,
-                 disconnected_at = disconnected_at - $1, expires_at = expires_at - $1",
+            "sessions set connected_at = connected_at - $1",
             "messages set created_at = created_at - $1",
             "outbox set created_at = created_at - $1",
         ] {
@@ -233,15 +232,12 @@ impl Stage {
         .await;
     }
 
-    /// Keeps a pass (`push-early`, `push-late`) from reading on until the transaction ends.
-    async fn hold(&self, consumer: &str) -> Transaction<'static, Postgres> {
+    /// Keeps all passes from what is committed from now on, until the transaction ends: they
+    /// never read on beyond one that is open.
+    async fn hold(&self) -> Transaction<'static, Postgres> {
         let mut tx = self.pool.begin().await.unwrap();
-        let held = "select name from outbox_consumers where name = $1 for update";
-        sqlx::query(held)
-            .bind(consumer)
-            .fetch_one(&mut *tx)
-            .await
-            .unwrap();
+        let begin = sqlx::query("select pg_current_xact_id()");
+        begin.execute(&mut *tx).await.unwrap();
         tx
     }
 
