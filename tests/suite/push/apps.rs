@@ -38,7 +38,10 @@ async fn each_device_is_woken_by_its_own_provider(pool: PgPool) {
         (&build, "api.sandbox.push.apple.com"),
     ] {
         let pushed = stage.pushed(token, 1).await.remove(0);
-        assert_eq!((told(&pushed), &*pushed.headers[":authority"]), ((1, 1), host));
+        assert_eq!(
+            (told(&pushed), &*pushed.headers[":authority"]),
+            ((1, 1), host)
+        );
     }
     let message = stage.pushed(&pixel, 1).await.remove(0).payload;
     assert_eq!(
@@ -66,7 +69,13 @@ async fn each_device_is_woken_by_its_own_provider(pool: PgPool) {
     ledger.sort();
     assert_eq!(
         ledger,
-        ["browser sent accepted", "build sent accepted", "other browser sent accepted", "phone sent accepted", "pixel sent accepted"]
+        [
+            "browser sent accepted",
+            "build sent accepted",
+            "other browser sent accepted",
+            "phone sent accepted",
+            "pixel sent accepted"
+        ]
     );
     assert!(message["android"]["priority"] == "HIGH" && PROJECT != APP);
 
@@ -77,7 +86,9 @@ async fn each_device_is_woken_by_its_own_provider(pool: PgPool) {
     stage.settle().await;
     let ledger = stage.ledger("bob", second).await;
     assert!(
-        ledger.iter().any(|line| line.starts_with("other browser dead")),
+        ledger
+            .iter()
+            .any(|line| line.starts_with("other browser dead")),
         "{ledger:?}"
     );
     stage.stop().await;

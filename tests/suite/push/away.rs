@@ -100,7 +100,10 @@ async fn who_is_removed_before_the_push_is_not_told(pool: PgPool) {
     stage.broker.remove(&stage.conversation, "bob").await;
     stage.pass(1).await;
     stage.settle().await;
-    assert_eq!(stage.ledger("bob", message).await[0], "phone cancelled removed");
+    assert_eq!(
+        stage.ledger("bob", message).await[0],
+        "phone cancelled removed"
+    );
     assert!(stage.seen(&phone).is_empty());
     drop(tablet);
     stage.stop().await;

@@ -38,14 +38,20 @@ async fn many_refused_tokens_pause_the_app_and_survive(pool: PgPool) {
     }
     stage.settle().await;
     let dead = "select count(*) from push_tokens where dead_since is not null";
-    let dead: i64 = sqlx::query_scalar(dead).fetch_one(&stage.pool).await.unwrap();
+    let dead: i64 = sqlx::query_scalar(dead)
+        .fetch_one(&stage.pool)
+        .await
+        .unwrap();
     assert_eq!(dead, 0);
     let second = stage.say("2").await;
     for token in apple.iter().chain(&google) {
         stage.pushed(token, 2).await;
     }
     let ledger = stage.ledger("bob", second).await;
-    assert!(ledger.iter().all(|line| !line.contains("dead")), "{ledger:?}");
+    assert!(
+        ledger.iter().all(|line| !line.contains("dead")),
+        "{ledger:?}"
+    );
     let metrics = stage.broker.metrics().await;
     for count in [
         "homing_push_errors_total{provider=\"Apns\",reason=\"BadDeviceToken\"} 6",

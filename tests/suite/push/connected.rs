@@ -30,7 +30,10 @@ async fn who_acknowledges_is_not_woken_and_who_does_not_is_after_the_grace(pool:
     stage.pass(1).await;
     assert_eq!(told(&stage.pushed(&silent, 1).await[0]), (1, 1));
     stage.settle().await;
-    assert_eq!(stage.ledger("carol", message).await, ["phone sent accepted"]);
+    assert_eq!(
+        stage.ledger("carol", message).await,
+        ["phone sent accepted"]
+    );
     assert_eq!(
         stage.ledger("bob", message).await,
         ["phone acknowledged_before_due"]

@@ -14,12 +14,19 @@ async fn a_device_that_says_it_is_away_is_woken_at_once(pool: PgPool) {
     phone.ask("me/state", b"away").await;
     until("the state", async || {
         let away = "select exists (select from sessions where activity = 'away')";
-        sqlx::query_scalar(away).fetch_one(&stage.pool).await.unwrap()
+        sqlx::query_scalar(away)
+            .fetch_one(&stage.pool)
+            .await
+            .unwrap()
     })
     .await;
     stage.say("1").await;
     assert_eq!(told(&stage.pushed(&token, 1).await[0]), (1, 1));
-    assert_eq!(phone.drain(1, 1).await, ["1"], "it is connected all the same");
+    assert_eq!(
+        phone.drain(1, 1).await,
+        ["1"],
+        "it is connected all the same"
+    );
     stage.stop().await;
 }
 
@@ -42,7 +49,10 @@ async fn while_another_device_is_active_the_push_waits_and_reading_there_ends_it
     assert_eq!(tablet.ask(&topic, br#"{"read":1}"#).await.code, 0);
     until("the receipt", async || {
         let read = "select max(read_seq) = 1 from participants";
-        sqlx::query_scalar(read).fetch_one(&stage.pool).await.unwrap()
+        sqlx::query_scalar(read)
+            .fetch_one(&stage.pool)
+            .await
+            .unwrap()
     })
     .await;
     stage.pass(1).await;
@@ -63,7 +73,10 @@ async fn while_another_device_is_active_the_push_waits_and_reading_there_ends_it
     until("the state", async || {
         let quiet = "select not exists (select from sessions where node is not null
                      and activity = 'active')";
-        sqlx::query_scalar(quiet).fetch_one(&stage.pool).await.unwrap()
+        sqlx::query_scalar(quiet)
+            .fetch_one(&stage.pool)
+            .await
+            .unwrap()
     })
     .await;
     stage.say("3").await;
@@ -116,7 +129,10 @@ async fn reading_elsewhere_lowers_the_badge_of_who_was_told(pool: PgPool) {
     let cleared = stage.pushed(&pixel, before[1] + 1).await.pop().unwrap();
     let data = &cleared.payload["data"];
     let positions = json!([[stage.conversation, 2]]).to_string();
-    assert_eq!((&data["badge"], &data["cleared"]), (&json!("0"), &json!(positions)));
+    assert_eq!(
+        (&data["badge"], &data["cleared"]),
+        (&json!("0"), &json!(positions))
+    );
     stage.settle().await;
     assert_eq!(stage.seen("bob-browser").len(), before[2]);
     let ledger = stage.ledger("bob", 2).await;

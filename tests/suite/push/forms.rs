@@ -29,7 +29,10 @@ async fn a_type_that_is_not_pushed_wakes_nobody(pool: PgPool) {
     let phone = stage.apns("bob", "phone").await;
     let first = stage.say_with("1", json!({"type": "typing"})).await;
     stage.settle().await;
-    assert_eq!(stage.ledger("bob", first).await, ["phone suppressed template"]);
+    assert_eq!(
+        stage.ledger("bob", first).await,
+        ["phone suppressed template"]
+    );
     let second = stage.say("2").await;
     assert_eq!(told(&stage.pushed(&phone, 1).await[0]), (second, 2));
     stage.stop().await;
@@ -45,7 +48,10 @@ async fn background_notifications_are_rare_unless_urgent(pool: PgPool) {
     let first = stage.pushed(&phone, 1).await.remove(0);
     assert_eq!(first.payload["aps"], json!({"content-available": 1}));
     assert_eq!(
-        (&*first.headers["apns-push-type"], &*first.headers["apns-priority"]),
+        (
+            &*first.headers["apns-push-type"],
+            &*first.headers["apns-priority"]
+        ),
         ("background", "5")
     );
     stage.settle().await;
@@ -126,7 +132,10 @@ async fn a_preview_shows_text_and_never_ciphertext(pool: PgPool) {
     assert_eq!(hidden.payload["data"]["loc_key"], "NEW");
     stage.pushed("bob-browser", 2).await;
     for hidden in [hidden.payload.to_string(), decrypted(2).to_string()] {
-        assert!(!hidden.contains("secret") && !hidden.contains("alice"), "{hidden}");
+        assert!(
+            !hidden.contains("secret") && !hidden.contains("alice"),
+            "{hidden}"
+        );
     }
     assert_eq!(decrypted(2)["text"], "Neue Nachricht");
 
@@ -136,6 +145,9 @@ async fn a_preview_shows_text_and_never_ciphertext(pool: PgPool) {
     stage.say_with("3", json!({"body": long})).await;
     let shown = stage.pushed(&phone, 3).await.remove(2);
     let text = shown.payload["aps"]["alert"]["body"].as_str().unwrap();
-    assert!(text.starts_with("grüße") && shown.body.len() <= 4096, "{text}");
+    assert!(
+        text.starts_with("grüße") && shown.body.len() <= 4096,
+        "{text}"
+    );
     stage.stop().await;
 }

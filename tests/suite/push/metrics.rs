@@ -11,7 +11,12 @@ use crate::{
 #[sqlx::test(migrator = "homing::store::MIGRATOR")]
 async fn pushes_errors_and_needless_pushes_are_counted(pool: PgPool) {
     let stage = Stage::set(pool).await;
-    stage.broker.listener("bob", "phone").await.disconnect().await;
+    stage
+        .broker
+        .listener("bob", "phone")
+        .await
+        .disconnect()
+        .await;
     let phone = stage.apns("bob", "phone").await;
     let pixel = stage.fcm("carol", "pixel").await;
     let browser = stage.web("carol", "browser", "en").await;
@@ -58,7 +63,10 @@ async fn pushes_errors_and_needless_pushes_are_counted(pool: PgPool) {
         "homing_push_in_flight{provider=\"Apns\"} 0",
         "homing_push_store_failures_total 0",
     ] {
-        assert!(metrics.lines().any(|line| line == count), "{count} of {metrics}");
+        assert!(
+            metrics.lines().any(|line| line == count),
+            "{count} of {metrics}"
+        );
     }
     drop(browser);
     stage.stop().await;

@@ -176,7 +176,9 @@ impl Stage {
         let given = members.as_object().unwrap().clone();
         message.as_object_mut().unwrap().extend(given);
         let path = format!("/{conversation}/messages");
-        let sent = self.broker.rest(Method::POST, "alice", &path, Some(message));
+        let sent = self
+            .broker
+            .rest(Method::POST, "alice", &path, Some(message));
         let (status, body) = sent.await;
         body["seq"]
             .as_i64()
@@ -212,14 +214,19 @@ impl Stage {
         ] {
             let change = change.replace("$1", "make_interval(hours => $1)");
             let change = sqlx::AssertSqlSafe(format!("update {change}"));
-            sqlx::query(change).bind(hours).execute(&mut *tx).await.unwrap();
+            sqlx::query(change)
+                .bind(hours)
+                .execute(&mut *tx)
+                .await
+                .unwrap();
         }
         tx.commit().await.unwrap();
     }
 
     /// Waits until all messages are judged whose grace is over, and no job is due or at work.
     async fn settle(&self) {
-        let is_settled = "select (select count(*) = 2 from outbox_consumers where name like 'push-%')
+        let is_settled =
+            "select (select count(*) = 2 from outbox_consumers where name like 'push-%')
             and not exists (
                 select from outbox o join outbox_consumers c on (o.xid, o.id) > (c.xid, c.id)
                 where c.name = 'push-early'
@@ -289,9 +296,7 @@ impl Stage {
         let path = format!("/{}/messages/{sequence}/pushes", self.conversation);
         let (status, body) = self.broker.rest(Method::GET, user, &path, None).await;
         let devices = body["devices"].as_array();
-        devices
-            .unwrap_or_else(|| panic!("{status} {body}"))
-            .clone()
+        devices.unwrap_or_else(|| panic!("{status} {body}")).clone()
     }
 }
 

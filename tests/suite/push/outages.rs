@@ -25,7 +25,8 @@ async fn after_an_outage_one_push_tells_the_newest_state(pool: PgPool) {
         stage.say(&id.to_string()).await;
     }
     until("jobs that know of all", async || {
-        let jobs = "select array_agg(to_seq order by device_id) from push_jobs where state <> 'done'";
+        let jobs =
+            "select array_agg(to_seq order by device_id) from push_jobs where state <> 'done'";
         let newest: Option<Vec<i64>> = sqlx::query_scalar(jobs)
             .fetch_one(&stage.pool)
             .await
@@ -100,6 +101,7 @@ async fn a_connection_that_died_without_a_word_is_replaced(pool: PgPool) {
     let phone = stage.apns("bob", "phone").await;
     stage.say("1").await;
     stage.pushed(&phone, 1).await;
+    stage.settle().await;
 
     tunnel.swallow();
     let second = stage.say("2").await;

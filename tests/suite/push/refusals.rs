@@ -26,7 +26,10 @@ async fn a_dead_token_is_used_no_more_until_it_is_registered_again(pool: PgPool)
     stage.pushed(&sentinel, 1).await;
     stage.settle().await;
     let ledger = stage.ledger("bob", first).await;
-    assert_eq!(ledger[..2], ["phone dead Unregistered", "pixel dead UNREGISTERED"]);
+    assert_eq!(
+        ledger[..2],
+        ["phone dead Unregistered", "pixel dead UNREGISTERED"]
+    );
     assert!(ledger[2].starts_with("browser dead"), "{ledger:?}");
 
     let second = stage.say("2").await;
@@ -80,7 +83,8 @@ async fn a_token_that_is_replaced_in_flight_takes_over(pool: PgPool) {
     ];
     stage.providers.script(&old, faults);
     let first = stage.say("1").await;
-    let arrived = |seen: &crate::providers::Seen| seen.arrived.contains_key(&Kind::Apns).then_some(());
+    let arrived =
+        |seen: &crate::providers::Seen| seen.arrived.contains_key(&Kind::Apns).then_some(());
     stage.providers.until("a request", arrived).await;
     let new = apns_token("bob", "new phone");
     stage.register("bob", "phone", apns(&new)).await;
@@ -94,7 +98,11 @@ async fn a_token_that_is_replaced_in_flight_takes_over(pool: PgPool) {
         ["phone retry Unregistered", "phone sent accepted"]
     );
     let ids = notification_ids(&stage, first).await;
-    assert!(ids.iter().all(|id| *id == pushed.id), "{ids:?} {}", pushed.id);
+    assert!(
+        ids.iter().all(|id| *id == pushed.id),
+        "{ids:?} {}",
+        pushed.id
+    );
     let second = stage.say("2").await;
     assert_eq!(told(&stage.pushed(&new, 2).await[1]), (second, 2));
     stage.stop().await;
@@ -106,10 +114,9 @@ async fn too_many_requests_are_repeated_when_the_provider_says(pool: PgPool) {
     let stage = Stage::set(pool).await;
     let phone = stage.apns("bob", "phone").await;
     let pixel = stage.fcm("bob", "pixel").await;
-    stage.providers.script(
-        &phone,
-        [Fault::retry_after(429, "TooManyRequests", "3600")],
-    );
+    stage
+        .providers
+        .script(&phone, [Fault::retry_after(429, "TooManyRequests", "3600")]);
     stage
         .providers
         .script(&pixel, [Fault::retry_after(429, "QUOTA_EXCEEDED", "3600")]);
@@ -135,7 +142,11 @@ async fn too_many_requests_are_repeated_when_the_provider_says(pool: PgPool) {
     assert_eq!(message["data"]["seq"], "2");
     stage.settle().await;
     let ids = notification_ids(&stage, first).await;
-    assert_eq!(ids.iter().filter(|id| **id == pushed.id).count(), 2, "{ids:?}");
+    assert_eq!(
+        ids.iter().filter(|id| **id == pushed.id).count(),
+        2,
+        "{ids:?}"
+    );
     assert_eq!(stage.providers.seen().accepted.len(), 2);
     stage.stop().await;
 }

@@ -46,7 +46,8 @@ async fn what_is_in_flight_at_the_stop_is_written_down(pool: PgPool) {
     let gate = Gate::new();
     stage.providers.script(&phone, [Fault::Hold(gate.clone())]);
     let first = stage.say("1").await;
-    let arrived = |seen: &crate::providers::Seen| seen.arrived.contains_key(&Kind::Apns).then_some(());
+    let arrived =
+        |seen: &crate::providers::Seen| seen.arrived.contains_key(&Kind::Apns).then_some(());
     stage.providers.until("a request", arrived).await;
     let opened = async {
         tokio::task::yield_now().await;
@@ -69,7 +70,10 @@ async fn without_an_app_the_outbox_does_not_wait(pool: PgPool) {
     stage.say("1").await;
     stage.pushed(&phone, 1).await;
     let rows = "select count(*) from outbox";
-    let kept: i64 = sqlx::query_scalar(rows).fetch_one(&stage.pool).await.unwrap();
+    let kept: i64 = sqlx::query_scalar(rows)
+        .fetch_one(&stage.pool)
+        .await
+        .unwrap();
     assert!(kept > 0, "the late pass has not read it");
 
     let stage = stage.restart_with(|place| place.profile.clear()).await;
@@ -81,7 +85,10 @@ async fn without_an_app_the_outbox_does_not_wait(pool: PgPool) {
     assert_eq!(consumers, None);
     stage.say("2").await;
     until("an empty outbox", async || {
-        let left: i64 = sqlx::query_scalar(rows).fetch_one(&stage.pool).await.unwrap();
+        let left: i64 = sqlx::query_scalar(rows)
+            .fetch_one(&stage.pool)
+            .await
+            .unwrap();
         left == 0
     })
     .await;
@@ -124,8 +131,12 @@ async fn a_bad_key_fails_the_start_and_names_file_and_cure(pool: PgPool) {
     let credentials = fakes.providers.credentials();
     for (file, content, cure) in [
         (&credentials.apns_key, &b"not a key"[..], "PEM form"),
-        (&credentials.service_account, b"{}", "service account"),
-        (&credentials.vapid_key, b"", "openssl"),
+        (
+            &credentials.service_account,
+            b"{}",
+            "as the console wrote it",
+        ),
+        (&credentials.vapid_key, b"", "PEM form"),
     ] {
         let good = fs::read(file).unwrap();
         fs::write(file, content).unwrap();

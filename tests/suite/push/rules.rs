@@ -23,11 +23,18 @@ async fn a_mute_keeps_silent_and_a_mention_breaks_through_if_so_set(pool: PgPool
     stage.pass(1).await;
     stage.settle().await;
     for message in [first, second] {
-        assert_eq!(stage.ledger("bob", message).await, ["phone suppressed muted"]);
+        assert_eq!(
+            stage.ledger("bob", message).await,
+            ["phone suppressed muted"]
+        );
     }
     let third = stage.say_with("3", mention.clone()).await;
     let pushed = stage.pushed(&muted, 1).await.remove(0);
-    assert_eq!(told(&pushed), (third, 0), "muted conversations do not count");
+    assert_eq!(
+        told(&pushed),
+        (third, 0),
+        "muted conversations do not count"
+    );
 
     stage
         .change_notifications("bob", json!({"mentions": false}))
@@ -36,7 +43,10 @@ async fn a_mute_keeps_silent_and_a_mention_breaks_through_if_so_set(pool: PgPool
     stage.settle().await;
     stage.pass(1).await;
     stage.settle().await;
-    assert_eq!(stage.ledger("bob", fourth).await, ["phone suppressed muted"]);
+    assert_eq!(
+        stage.ledger("bob", fourth).await,
+        ["phone suppressed muted"]
+    );
 
     stage
         .change_notifications("bob", json!({"muted_until": null}))
@@ -61,7 +71,10 @@ async fn quiet_hours_postpone_and_urgent_messages_do_not_wait(pool: PgPool) {
     for user in ["bob", "carol"] {
         assert_eq!(
             stage.ledger(user, first).await,
-            ["phone postponed quiet_hours", "phone waits armed quiet_hours"]
+            [
+                "phone postponed quiet_hours",
+                "phone waits armed quiet_hours"
+            ]
         );
     }
     stage.put("bob", "/v1/me/quiet-hours", Value::Null).await;
@@ -71,14 +84,20 @@ async fn quiet_hours_postpone_and_urgent_messages_do_not_wait(pool: PgPool) {
     assert!(stage.seen(&carol).is_empty(), "still, or again");
     assert_eq!(
         stage.ledger("carol", first).await,
-        ["phone postponed quiet_hours", "phone waits armed quiet_hours"],
+        [
+            "phone postponed quiet_hours",
+            "phone waits armed quiet_hours"
+        ],
         "it is noted once"
     );
 
     let second = stage.say_with("2", json!({"urgent": true})).await;
     let pushed = stage.pushed(&carol, 1).await.remove(0);
     assert_eq!(told(&pushed), (second, 2), "it tells of the other, too");
-    assert_eq!(pushed.payload["aps"]["interruption-level"], "time-sensitive");
+    assert_eq!(
+        pushed.payload["aps"]["interruption-level"],
+        "time-sensitive"
+    );
     stage.settle().await;
     assert_eq!(
         stage.ledger("carol", first).await,
@@ -104,7 +123,10 @@ async fn what_has_expired_is_not_pushed(pool: PgPool) {
     stage.settle().await;
     stage.pass(1).await;
     stage.settle().await;
-    assert_eq!(stage.ledger("bob", stale).await, ["phone suppressed expired"]);
+    assert_eq!(
+        stage.ledger("bob", stale).await,
+        ["phone suppressed expired"]
+    );
 
     // In half an hour: in time for who is away, too late for whose tablet is looked at.
     let tablet = stage.broker.device("bob", "tablet").await;
@@ -119,7 +141,10 @@ async fn what_has_expired_is_not_pushed(pool: PgPool) {
     stage.settle().await;
     stage.pass(1).await;
     stage.settle().await;
-    assert_eq!(stage.ledger("bob", fresh).await[0], "phone cancelled expired");
+    assert_eq!(
+        stage.ledger("bob", fresh).await[0],
+        "phone cancelled expired"
+    );
     assert!(stage.seen(&phone).is_empty());
     drop(tablet);
     stage.stop().await;
@@ -151,7 +176,10 @@ async fn a_device_that_is_signed_out_is_not_woken(pool: PgPool) {
     let phone = stage.apns("bob", "phone").await;
     let sentinel = stage.apns("carol", "phone").await;
     let path = "/v1/devices/phone/push-token";
-    let (status, _) = stage.broker.request(Method::DELETE, "bob", path, None).await;
+    let (status, _) = stage
+        .broker
+        .request(Method::DELETE, "bob", path, None)
+        .await;
     assert_eq!(status, 204);
     let message = stage.say("1").await;
     stage.pushed(&sentinel, 1).await;
