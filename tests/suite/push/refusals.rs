@@ -3,7 +3,7 @@
 use sqlx::PgPool;
 
 use super::{Stage, apns, apns_token, told};
-use crate::providers::{Fault, Gate, Kind, script::Refusal};
+use crate::providers::{Fault, Gate, Kind, Seen, script::Refusal};
 
 /// The end of time, in milliseconds since 1970: later than any registration.
 const LATER: i64 = 4_102_444_800_000;
@@ -83,8 +83,7 @@ async fn a_token_that_is_replaced_in_flight_takes_over(pool: PgPool) {
     ];
     stage.providers.script(&old, faults);
     let first = stage.say("1").await;
-    let arrived =
-        |seen: &crate::providers::Seen| seen.arrived.contains_key(&Kind::Apns).then_some(());
+    let arrived = |seen: &Seen| seen.arrived.contains_key(&Kind::Apns).then_some(());
     stage.providers.until("a request", arrived).await;
     let new = apns_token("bob", "new phone");
     stage.register("bob", "phone", apns(&new)).await;

@@ -10,7 +10,7 @@ use sqlx::PgPool;
 use super::{Fakes, SETTINGS, Stage, apns_token, told};
 use crate::{
     harness::{Place, until, within},
-    providers::{Fault, Gate, Kind},
+    providers::{Fault, Gate, Kind, Seen},
 };
 
 /// Goal: what was committed is pushed, although nobody had looked at it before the stop.
@@ -46,8 +46,7 @@ async fn what_is_in_flight_at_the_stop_is_written_down(pool: PgPool) {
     let gate = Gate::new();
     stage.providers.script(&phone, [Fault::Hold(gate.clone())]);
     let first = stage.say("1").await;
-    let arrived =
-        |seen: &crate::providers::Seen| seen.arrived.contains_key(&Kind::Apns).then_some(());
+    let arrived = |seen: &Seen| seen.arrived.contains_key(&Kind::Apns).then_some(());
     stage.providers.until("a request", arrived).await;
     let opened = async {
         tokio::task::yield_now().await;
