@@ -26,7 +26,7 @@ mod refusals;
 mod restarts;
 mod rules;
 
-use std::fs;
+use std::{fmt::Write as _, fs};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -312,10 +312,10 @@ fn apns(token: &str) -> Value {
 
 /// Hexadecimal, the same for the same device.
 fn apns_token(user: &str, client_id: &str) -> String {
-    let hex: String = format!("{user}/{client_id}")
-        .bytes()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let mut hex = String::new();
+    for byte in format!("{user}/{client_id}").bytes() {
+        write!(hex, "{byte:02x}").unwrap();
+    }
     format!("{hex:0>64}")
 }
 

@@ -4,13 +4,10 @@ use reqwest::Method;
 use serde_json::json;
 use sqlx::PgPool;
 
-use crate::harness::{Place, TestBroker};
-
-const APPS: &str = r#"
-[[push.fcm]]
-app = "my-project"
-service_account = "/nowhere.json"
-"#;
+use crate::{
+    harness::{Place, TestBroker},
+    providers::{PROJECT, Providers},
+};
 
 /// Whether alice's devices are connected, and whether they have a token.
 async fn devices(broker: &TestBroker) -> Vec<(String, bool, bool)> {
@@ -31,8 +28,11 @@ async fn devices(broker: &TestBroker) -> Vec<(String, bool, bool)> {
 
 #[sqlx::test(migrator = "homing::store::MIGRATOR")]
 async fn a_phone_registers_then_connects_and_is_one_device(pool: PgPool) {
-    let broker = Place::new(&pool, &[]).with_profile(APPS).start().await;
-    let token = json!({"provider": "fcm", "app": "my-project", "token": "abc"});
+    let keys = tempfile::tempdir().unwrap();
+    let _providers = Providers::start(keys.path()).await;
+    let profile = std::fs::read_to_string(keys.path().join("push.toml")).unwrap();
+    let broker = Place::new(&pool, &[]).with_profile(&profile).start().await;
+    let token = json!({"provider": "fcm", "app": PROJECT, "token": "abc"});
     let path = "/v1/devices/phone/push-token";
     let (status, body) = broker
         .request(Method::PUT, "alice", path, Some(token))
