@@ -320,9 +320,11 @@ begin
         on conflict (conversation_id, user_id, device_id, kind) do update
         set state = case j.state when 'done' then 'armed' else j.state end,
             route = case j.state when 'in_flight' then j.route else excluded.route end,
-            from_seq = case j.state when 'done' then greatest(excluded.from_seq, j.to_seq + 1)
-                       else j.from_seq end,
-            to_seq = excluded.to_seq,
+            from_seq = case when j.state <> 'done' then least(j.from_seq, excluded.from_seq)
+                            when excluded.from_seq < j.from_seq then excluded.from_seq
+                            else greatest(excluded.from_seq, j.to_seq + 1) end,
+            to_seq = case j.state when 'done' then excluded.to_seq
+                     else greatest(j.to_seq, excluded.to_seq) end,
             is_urgent = case j.state when 'done' then excluded.is_urgent when 'in_flight' then j.is_urgent
                         else j.is_urgent or excluded.is_urgent end,
             is_mention = case j.state when 'done' then excluded.is_mention when 'in_flight' then j.is_mention
@@ -330,7 +332,8 @@ begin
             expires_at = case j.state when 'done' then excluded.expires_at when 'in_flight' then j.expires_at
                          else case when num_nulls(j.expires_at, excluded.expires_at) = 0
                               then greatest(j.expires_at, excluded.expires_at) end end,
-            committed_at = case j.state when 'done' then excluded.committed_at else j.committed_at end,
+            committed_at = case j.state when 'done' then excluded.committed_at
+                           else least(j.committed_at, excluded.committed_at) end,
             due_at = case
                 when j.state = 'done' then greatest(excluded.due_at, j.pushed_at + repeat_interval)
                 when j.state <> 'armed' or j.postponed is not null and not excluded.is_urgent then j.due_at
@@ -339,8 +342,9 @@ begin
             attempts = case j.state when 'done' then 0 else j.attempts end,
             notification_id = case j.state when 'done' then excluded.notification_id
                               else j.notification_id end,
-            next_from_seq = case j.state when 'in_flight'
-                then coalesce(j.next_from_seq, greatest(excluded.from_seq, j.to_seq + 1)) end,
+            next_from_seq = case when j.state = 'in_flight' and excluded.to_seq > j.to_seq
+                then coalesce(j.next_from_seq, greatest(excluded.from_seq, j.to_seq + 1))
+                else j.next_from_seq end,
             next_is_urgent = j.state = 'in_flight' and (j.next_is_urgent or excluded.is_urgent),
             next_is_mention = j.state = 'in_flight' and (j.next_is_mention or excluded.is_mention),
             next_expires_at = case
@@ -350,7 +354,13 @@ begin
                 then greatest(j.next_expires_at, excluded.expires_at) end,
             next_committed_at = case j.state when 'in_flight'
                 then coalesce(j.next_committed_at, excluded.committed_at) end
-        where excluded.to_seq > greatest(j.to_seq, j.pushed_seq)
+        -- What is older than what was armed before it counts too: it was not due then.
+        where excluded.to_seq > j.pushed_seq and (
+            excluded.to_seq > j.to_seq
+            or excluded.from_seq < j.from_seq
+               and case j.state when 'done' then excluded.to_seq < j.from_seq
+                                when 'in_flight' then false else true end
+        )
         returning j.conversation_id, j.user_id, j.device_id
     ), superseded as (
         -- What is new takes the place of what is shown. One that is being claimed may leave.
