@@ -286,18 +286,38 @@ async fn newer_messages_while_in_flight_do_not_disturb_it(pool: PgPool) {
     assert_eq!(again.committed_at_millis, START + 1500);
 }
 
-/// Rows that arrive in another order than they were committed.
+/// A message is armed late, since the device was connected; a newer one early, since it is not
+/// any more.
 #[sqlx::test(migrator = "homing::store::MIGRATOR")]
-async fn an_older_message_after_a_newer_one_changes_nothing(pool: PgPool) {
+async fn an_older_message_after_a_newer_one_counts_too(pool: PgPool) {
     let mut scene = Scene::new(&pool).await;
-    for at in 0..2 {
-        scene.say("", at).await;
-    }
-    assert_eq!(scene.arm(Pass::Early, 2, 2, 1000).await, ONE);
-    assert_eq!(scene.arm(Pass::Early, 1, 1, 1000).await, NONE);
-    let job = scene.claim_one(2000).await;
-    scene.finish(&job, SENT, 2000).await;
+    scene.say(r#"{"urgent":true}"#, 0).await;
+    scene.say("", 100).await;
+    scene.arm(Pass::Early, 2, 2, 1100).await;
+    assert_eq!(scene.arm(Pass::Late, 1, 1, 8000).await, ONE);
+    let job = scene.claim_one(8000).await;
+    assert!(job.is_urgent);
+    assert_eq!((job.held.parts[0].from, job.held.parts[0].to), (1, 2));
+    assert_eq!(scene.arm(Pass::Late, 1, 1, 8000).await, NONE, "in flight");
+    scene.finish(&job, SENT, 8000).await;
     assert_eq!(scene.arm(Pass::Late, 1, 2, 8000).await, NONE, "pushed");
+}
+
+/// The newer one has nothing to tell any more; the older one has.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn an_older_message_outlives_a_newer_one(pool: PgPool) {
+    let mut scene = Scene::new(&pool).await;
+    scene.say("", 0).await;
+    let extra = format!(r#"{{"expires_at":{}}}"#, START + 1000);
+    scene.say(&extra, 0).await;
+    assert_eq!(scene.arm(Pass::Early, 2, 2, 999).await, ONE);
+    assert_eq!(scene.claim(1000).await, []);
+    assert_eq!(scene.ledger().await, ["cancelled expired 2..2"]);
+
+    assert_eq!(scene.arm(Pass::Late, 1, 2, 8000).await.jobs, 1);
+
+    let part = scene.claim_one(8000).await.held.parts[0];
+    assert_eq!((part.from, part.to), (1, 1));
 }
 
 /// Two transactions commit in another order than they began; none is skipped.
