@@ -13,7 +13,10 @@ mod interop;
 mod limits;
 mod membership;
 mod outage;
+#[path = "../providers/mod.rs"]
+mod providers;
 mod publish;
+mod push_providers;
 mod receipts;
 mod sessions;
 mod store;
