@@ -265,3 +265,63 @@ fn judge(answer: &Answer, now: i64) -> Verdict {
     };
     Verdict::Told(outcome)
 }
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::RETRY_AFTER;
+
+    use super::*;
+
+    fn judged(status: u16, body: &str) -> Verdict {
+        judge(&Answer::of(status, &[(RETRY_AFTER, "9")], body), 0)
+    }
+
+    /// What no fake of Apple says, but something between us and Apple may.
+    #[test]
+    fn without_a_known_reason_nothing_is_dead() {
+        let reason = || "HTTP 410".to_owned();
+        let mismatched = Verdict::Told(Outcome::Mismatched { reason: reason() });
+        assert_eq!(judged(410, ""), mismatched);
+        assert_eq!(judged(410, "<html>gone</html>"), mismatched);
+        for status in [401, 403, 404, 405] {
+            let fault = Verdict::OurFault(format!("HTTP {status}"));
+            assert_eq!(judged(status, "{}"), fault);
+        }
+        for status in [429, 500, 502, 504] {
+            let retry = Outcome::Retry {
+                reason: format!("HTTP {status}"),
+                after: Some(Duration::from_secs(9)),
+            };
+            assert_eq!(judged(status, "no JSON"), Verdict::Told(retry));
+        }
+        for status in [301, 400, 413] {
+            let reason = format!("HTTP {status}");
+            assert_eq!(
+                judged(status, ""),
+                Verdict::Told(Outcome::Dropped { reason })
+            );
+        }
+    }
+
+    #[test]
+    fn the_reason_counts_with_its_status_only() {
+        let dropped = |reason: &str| {
+            Verdict::Told(Outcome::Dropped {
+                reason: reason.to_owned(),
+            })
+        };
+        assert_eq!(
+            judged(400, r#"{"reason":"Unregistered"}"#),
+            dropped("Unregistered")
+        );
+        assert_eq!(judged(404, r#"{"reason":"BadPath"}"#), dropped("BadPath"));
+        let idle = Outcome::Retry {
+            reason: "IdleTimeout".to_owned(),
+            after: Some(Duration::from_secs(9)),
+        };
+        assert_eq!(
+            judged(400, r#"{"reason":"IdleTimeout"}"#),
+            Verdict::Told(idle)
+        );
+    }
+}

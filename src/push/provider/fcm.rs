@@ -244,3 +244,51 @@ fn is_about_token(answer: &Answer) -> bool {
     error.message.contains("not a valid FCM registration token")
         || fields.any(|field| field == "message.token")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(status: u16, details: &str) -> Verdict {
+        let body = format!(r#"{{"error":{{"code":{status},"details":{details}}}}}"#);
+        judge(&Answer::of(status, &[], &body), 0)
+    }
+
+    #[test]
+    fn the_code_counts_not_the_status() {
+        let unregistered = r#"[{"@type":"x"},{"@type":"y","errorCode":"UNREGISTERED"}]"#;
+        let dead = Outcome::Dead {
+            reason: "UNREGISTERED".to_owned(),
+            since_millis: None,
+        };
+        for status in [400, 404, 410] {
+            assert_eq!(judged(status, unregistered), Verdict::Told(dead.clone()));
+        }
+        for status in [401, 403, 404] {
+            let fault = Verdict::OurFault(format!("HTTP {status}"));
+            assert_eq!(judged(status, "[]"), fault);
+        }
+        let dropped = Outcome::Dropped {
+            reason: "HTTP 400".to_owned(),
+        };
+        assert_eq!(judged(400, "[]"), Verdict::Told(dropped));
+    }
+
+    #[test]
+    fn an_invalid_argument_may_be_the_token() {
+        let of = |field: &str| {
+            let violations = format!(r#"[{{"field":"{field}"}}]"#);
+            judged(
+                400,
+                &format!(
+                    r#"[{{"errorCode":"INVALID_ARGUMENT"}},{{"fieldViolations":{violations}}}]"#
+                ),
+            )
+        };
+        let reason = || "INVALID_ARGUMENT".to_owned();
+        let mismatched = Outcome::Mismatched { reason: reason() };
+        assert_eq!(of("message.token"), Verdict::Told(mismatched));
+        let dropped = Outcome::Dropped { reason: reason() };
+        assert_eq!(of("message.android.ttl"), Verdict::Told(dropped));
+    }
+}

@@ -185,6 +185,7 @@ async fn an_access_token_is_renewed_before_it_ends() {
     let client = stage.client(Provider::Fcm);
     let start = now();
     let fetches = async |seconds: i64| {
+        stage.providers.set_clock_skew_seconds(seconds);
         let address = address(&token(1));
         let outcome = client
             .send(&address, &super::alert(), start + seconds * 1000)

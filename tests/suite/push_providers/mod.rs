@@ -3,6 +3,7 @@
 mod apns;
 mod fcm;
 mod network;
+mod settings;
 mod web;
 
 use std::{collections::HashMap, time::Duration};
