@@ -53,7 +53,7 @@ pub struct Fcm {
 
 impl fmt::Debug for Fcm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Fcm({})", self.url)
+        write!(f, "{}", self.faults.route)
     }
 }
 
@@ -231,7 +231,7 @@ fn judge(answer: &Answer, now: i64) -> Verdict {
     Verdict::Told(outcome)
 }
 
-/// Google says INVALID_ARGUMENT of what is no token at all, too, and has no code for that.
+/// Google says `INVALID_ARGUMENT` of what is no token at all, too, and has no code for that.
 fn is_about_token(answer: &Answer) -> bool {
     let Some(Body { error }) = answer.json() else {
         return false;

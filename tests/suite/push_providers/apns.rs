@@ -117,6 +117,37 @@ async fn every_kind_of_notification_is_taken() {
     assert!((5120 - 5..=5120).contains(&accepted[6].body.len()));
 }
 
+/// Goal: a PushKit token that is dead takes neither the call nor the device's other token along.
+#[tokio::test]
+async fn a_call_that_cannot_ring_is_shown() {
+    let stage = Stage::new().await;
+    let client = stage.client(Provider::Apns);
+    let phone = Address {
+        voip_token: Some(token(2)),
+        ..address(&token(1))
+    };
+    let call = notification(Purpose::Wake(wake(Class::Voip)));
+    for fault in [
+        Fault::gone("Unregistered", 1),
+        Fault::refuse(400, "BadDeviceToken"),
+    ] {
+        stage.providers.script(&token(2), [fault]);
+        assert_eq!(client.send(&phone, &call, now()).await, Outcome::Accepted);
+    }
+    stage
+        .providers
+        .script(&token(2), [Fault::refuse(503, "Shutdown")]);
+    let outcome = client.send(&phone, &call, now()).await;
+    assert_eq!(outcome, retry("Shutdown", None));
+    let seen = stage.providers.seen();
+    let tokens: Vec<_> = seen
+        .accepted
+        .iter()
+        .map(|accepted| accepted.token.clone())
+        .collect();
+    assert_eq!(tokens, [token(1), token(1)]);
+}
+
 #[tokio::test]
 async fn what_apple_answers_decides_what_becomes_of_it() {
     let stage = Stage::new().await;

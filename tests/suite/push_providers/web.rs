@@ -7,6 +7,10 @@ use homing::{
     push::notification::{Class, Outcome, Purpose},
 };
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpListener,
+};
 
 use super::{
     Stage, alert, dead, dropped, long_preview, mismatched, notification, now, our_fault, retry,
@@ -172,6 +176,41 @@ async fn private_endpoints_are_not_reached() {
         assert!(matches!(outcome, Outcome::Dead { .. }), "{outcome:?}");
     }
     assert_eq!(stage.providers.seen().connections.len(), 0);
+}
+
+/// Goal: an endpoint cannot send us elsewhere. Method: who listens there answers once; a
+/// second request would find nobody.
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let mut stage = Stage::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let there = listener.local_addr().unwrap();
+    stage.config.web[0].private_hosts.push(there.to_string());
+    let client = stage.client(Provider::WebPush);
+    let mut address = subscriber(&stage.providers.subscribe("laptop"));
+    address.token = format!("http://{there}/push");
+    let redirect = async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        drop(listener);
+        let mut stream = BufReader::new(stream);
+        let (mut line, mut length) = (String::new(), 0);
+        while line != "\r\n" {
+            line.clear();
+            stream.read_line(&mut line).await.unwrap();
+            if let Some(bytes) = line.strip_prefix("content-length: ") {
+                length = bytes.trim().parse().unwrap();
+            }
+        }
+        stream.read_exact(&mut vec![0; length]).await.unwrap();
+        let answer = format!(
+            "HTTP/1.1 307 There\r\nlocation: http://{there}/there\r\n\
+             content-length: 0\r\nconnection: close\r\n\r\n"
+        );
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    };
+    let alert = alert();
+    let (outcome, ()) = tokio::join!(client.send(&address, &alert, now()), redirect);
+    assert_eq!(outcome, dropped("HTTP 307"));
 }
 
 #[tokio::test]
