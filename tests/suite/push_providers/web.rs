@@ -16,11 +16,7 @@ use super::{
     Stage, alert, dead, dropped, long_preview, mismatched, notification, now, our_fault, retry,
     subscriber, wake,
 };
-use crate::providers::{Accepted, Fault, Subscription};
-
-fn read(subscription: &Subscription, accepted: &Accepted) -> Value {
-    serde_json::from_slice(&subscription.decrypt(accepted).unwrap()).unwrap()
-}
+use crate::providers::Fault;
 
 #[tokio::test]
 async fn a_browser_reads_what_it_is_sent() {
@@ -42,6 +38,10 @@ async fn a_browser_reads_what_it_is_sent() {
         assert_eq!(outcome, Outcome::Accepted, "{notification:?}");
     }
     let accepted = stage.providers.wait_for(sent.len()).await;
+    let read = |number: usize| -> Value {
+        let payload = subscription.decrypt(&accepted[number]).unwrap();
+        serde_json::from_slice(&payload).unwrap()
+    };
     let expected = json!({
         "conversation": conversation,
         "seq": 7,
@@ -50,10 +50,10 @@ async fn a_browser_reads_what_it_is_sent() {
         "badge": 3,
         "text": "New message",
     });
-    assert_eq!(read(&subscription, &accepted[0]), expected);
+    assert_eq!(read(0), expected);
     let expected = json!({ "cleared": [[conversation, 1]], "badge": 3 });
-    assert_eq!(read(&subscription, &accepted[2]), expected);
-    let preview = read(&subscription, &accepted[3]);
+    assert_eq!(read(2), expected);
+    let preview = read(3);
     assert_eq!(preview["title"], "Zoë");
     assert!(preview["body"].as_str().unwrap().ends_with('…'));
 
