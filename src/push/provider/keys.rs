@@ -201,6 +201,12 @@ T16CsLXZGvK+zEDjk67ue1tzdRHBFw==
 -----END EC PRIVATE KEY-----
 ";
 
+    /// Without the public key, which would not fit P-256.
+    const SEC1_OTHER_CURVE_SHORT: &str = "-----BEGIN EC PRIVATE KEY-----
+MC4CAQEEICK64miK/u8oNzUgLRsiFGhHGfxs2kOqP/GPfyskCjdboAcGBSuBBAAK
+-----END EC PRIVATE KEY-----
+";
+
     fn fault(pem: &str) -> String {
         P256Key::from_pem(pem.as_bytes()).unwrap_err()
     }
@@ -227,6 +233,7 @@ T16CsLXZGvK+zEDjk67ue1tzdRHBFw==
         assert_eq!(fault(&pem(&PKCS_ECDSA_P384_SHA384)), IS_OTHER_CURVE);
         assert_eq!(fault(&pem(&PKCS_ED25519)), IS_OTHER_CURVE);
         assert_eq!(fault(SEC1_OTHER_CURVE), IS_OTHER_CURVE);
+        assert_eq!(fault(SEC1_OTHER_CURVE_SHORT), IS_OTHER_CURVE);
         let rsa = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
         assert_eq!(fault(&rsa.serialize_pem()), IS_RSA);
     }
