@@ -294,9 +294,9 @@ MC4CAQEEICK64miK/u8oNzUgLRsiFGhHGfxs2kOqP/GPfyskCjdboAcGBSuBBAAK
 
     #[test]
     fn what_is_not_json_is_not_quoted() {
-        let json = br#"{"private_key": "secret", "client_email": secret}"#;
+        let json = br#"{"private_key": 271828}"#;
         let fault = ServiceAccount::from_json(json, "my-project").err().unwrap();
         assert!(fault.contains("line 1"), "{fault}");
-        assert!(!fault.contains("secret"), "{fault}");
+        assert!(!fault.contains("271828"), "{fault}");
     }
 }
