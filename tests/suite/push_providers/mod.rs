@@ -6,9 +6,8 @@ mod network;
 mod settings;
 mod web;
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use futures_util::future::join_all;
 use homing::{
     config::{Config, Overrides, PushConfig},
     domain::{
@@ -22,6 +21,7 @@ use homing::{
     },
 };
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::{
@@ -58,12 +58,12 @@ impl Stage {
     }
 
     /// The client of the production app.
-    fn client(&self, provider: Provider) -> Client {
+    fn client(&self, provider: Provider) -> Arc<Client> {
         let clients = open(&self.config).unwrap();
         let mut fitting = clients.into_iter().filter(|(route, _)| {
             route.provider == provider && route.environment == Environment::Production
         });
-        fitting.next().unwrap().1
+        Arc::new(fitting.next().unwrap().1)
     }
 }
 
@@ -135,14 +135,15 @@ async fn send(client: &Client, token: &str) -> Outcome {
 }
 
 /// To so many devices at once; all must be accepted.
-async fn send_to_many(client: &Client, count: usize) {
-    let sends = (0..count).map(|number| async move { send(client, &token(number)).await });
-    let outcomes = join_all(sends).await;
-    let refused: Vec<_> = outcomes
-        .into_iter()
-        .filter(|outcome| *outcome != Outcome::Accepted)
-        .collect();
-    assert_eq!(refused, []);
+async fn send_to_many(client: &Arc<Client>, count: usize) {
+    let mut sends = JoinSet::new();
+    for number in 0..count {
+        let client = Arc::clone(client);
+        sends.spawn(async move { send(&client, &token(number)).await });
+    }
+    let mut outcomes = sends.join_all().await;
+    outcomes.retain(|outcome| *outcome != Outcome::Accepted);
+    assert_eq!(outcomes, []);
 }
 
 fn retry(reason: &str, after: Option<Duration>) -> Outcome {
