@@ -19,6 +19,7 @@ mod publish;
 mod push_fakes;
 mod push_settings;
 mod push_store;
+mod push_providers;
 mod receipts;
 mod requests;
 mod sessions;

@@ -66,7 +66,7 @@ pub struct Web {
 
 impl fmt::Debug for Web {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Web")
+        write!(f, "{}", self.faults.route)
     }
 }
 
@@ -104,18 +104,12 @@ impl Web {
             resolver: Some(Arc::new(PublicResolver)),
             ..to_private.clone()
         };
-        let open = |settings| {
-            Transport::open(settings).map_err(|source| ProviderError::Http {
-                route: route.clone(),
-                source: Arc::new(source),
-            })
-        };
         Ok(Self {
             key,
             vapid: Vapid::new(&app.subject),
             private_hosts: app.private_hosts.clone(),
-            to_public: open(to_public)?,
-            to_private: open(to_private)?,
+            to_public: Transport::open(&route, to_public)?,
+            to_private: Transport::open(&route, to_private)?,
             faults: Faults::new(route),
         })
     }
