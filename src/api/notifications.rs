@@ -1,17 +1,30 @@
-//! What a user wants to be woken for: `/v1/conversations/{cid}/notifications` and
+//! What a user wants to be woken for, and what became of it:
+//! `/v1/conversations/{cid}/notifications`, `/v1/conversations/{cid}/messages/{seq}/pushes` and
 //! `/v1/me/quiet-hours`.
 
 use axum::{Json, extract::State};
+use serde::Deserialize;
 
 use super::{
     ApiState,
     error::ApiError,
-    extract::{Auth, InPath, JsonBody},
+    extract::{Auth, InPath, InQuery, JsonBody},
 };
 use crate::{
-    bridge::push_settings::{NotificationSettings, NotificationSettingsChange, QuietTimes},
-    domain::ids::ConversationId,
+    bridge::push_settings::{
+        NotificationSettings, NotificationSettingsChange, PushReport, QuietTimes,
+    },
+    domain::{
+        ids::{ConversationId, Subject},
+        message::Sequence,
+    },
 };
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PushesQuery {
+    user: Option<Subject>,
+}
 
 /// `GET /v1/conversations/{cid}/notifications`
 pub(super) async fn show(
@@ -35,6 +48,20 @@ pub(super) async fn change(
         .set_notifications(&caller, conversation, change)
         .await?;
     Ok(Json(settings))
+}
+
+/// `GET /v1/conversations/{cid}/messages/{seq}/pushes`
+pub(super) async fn explain(
+    State(state): State<ApiState>,
+    Auth(caller): Auth,
+    InPath((conversation, sequence)): InPath<(ConversationId, Sequence)>,
+    InQuery(query): InQuery<PushesQuery>,
+) -> Result<Json<PushReport>, ApiError> {
+    let report = state
+        .bridge
+        .explain_push(&caller, conversation, sequence, query.user)
+        .await?;
+    Ok(Json(report))
 }
 
 /// `GET /v1/me/quiet-hours`

@@ -15,6 +15,8 @@
 //!   PUT    /v1/conversations/{cid}/notifications         {"muted_until"?: ms | "forever" | null,
 //!                                                         "mentions"?: bool | null}: absent stays as
 //!                                                        it is, null is the default
+//!   GET    /v1/conversations/{cid}/messages/{seq}/pushes ?user=NAME: which devices it woke, or why not
+//!                                                        → {"user", "seq", "committed_at", "devices"}
 //!   GET    /v1/devices                                   → {"devices": [{"client_id", "connected",
 //!                                                          "activity", "push_token"}]}
 //!   PUT    /v1/devices/{client_id}/push-token            {"provider", "app", "environment"?, "token",
@@ -64,6 +66,10 @@ pub fn router(state: ApiState) -> Router {
         .route(
             "/conversations/{cid}/notifications",
             get(notifications::show).put(notifications::change),
+        )
+        .route(
+            "/conversations/{cid}/messages/{seq}/pushes",
+            get(notifications::explain),
         )
         .route("/devices", get(devices::list))
         .route(

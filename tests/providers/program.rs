@@ -4,10 +4,23 @@
 //!   cargo run --example fake-providers -- FOLDER [APNS_PORT [FCM_PORT [WEB_PORT]]]
 //! ```
 //!
-//! It writes into FOLDER what a broker needs to push through them: `push.toml` is a profile,
-//! `homing serve --config FOLDER/push.toml`; and a subscription of the web that it can decrypt. It prints
-//! `ready …`, and then one line for every notification it accepts. What goes wrong is named in
-//! the token: see `script.rs`.
+//! It writes into FOLDER what a broker needs to push through them: `push.toml` is a profile
+//! (`homing serve --config FOLDER/push.toml`), `web-subscription.json` a subscription of the
+//! web that it can decrypt. It prints `ready …`, and then one line for every notification it
+//! accepts. Any token will do; some have a fault in them:
+//!
+//! ```text
+//!   APNs   64 to 200 hexadecimal digits; the first are `fa17`, a status, and a digit:
+//!          fa174000 BadDeviceToken         fa174001 DeviceTokenNotForTopic
+//!          fa174030 ExpiredProviderToken   fa174290 TooManyRequests
+//!          fa174100 Unregistered           fa174101 ExpiredToken
+//!          fa175000 InternalServerError    fa175030 ServiceUnavailable
+//!          fa170000 slow   fa170001 goaway   fa170002 reset   fa170003 cut
+//!   FCM    fault-404-UNREGISTERED   fault-403-SENDER_ID_MISMATCH   fault-429-QUOTA_EXCEEDED
+//!          fault-503-UNAVAILABLE    fault-slow   fault-goaway   fault-reset   fault-cut
+//!          and anything behind a further hyphen
+//!   Web    https://localhost:PORT/push/fault-410-gone, and so on
+//! ```
 
 #![expect(
     clippy::unwrap_used,
@@ -72,12 +85,11 @@ fn line(accepted: &Accepted, subscription: &Subscription) -> String {
         Kind::WebPush => "webpush",
         Kind::Fcm | Kind::OAuth => "fcm",
     };
-    let mut line = format!("{name} {}", accepted.token);
-    for header in SHOWN {
-        if let Some(value) = accepted.headers.get(header) {
-            line += &format!(" {}={value}", header.trim_start_matches(':'));
-        }
-    }
+    let headers: String = SHOWN
+        .iter()
+        .filter_map(|name| Some((name.trim_start_matches(':'), accepted.headers.get(*name)?)))
+        .map(|(name, value)| [" ", name, "=", value].concat())
+        .collect();
     let payload = match accepted.kind {
         Kind::WebPush => subscription.decrypt(accepted).map_or_else(
             || format!("({} bytes for somebody else)", accepted.body.len()),
@@ -85,5 +97,5 @@ fn line(accepted: &Accepted, subscription: &Subscription) -> String {
         ),
         _ => accepted.payload.to_string(),
     };
-    format!("{line} {payload}")
+    format!("{name} {}{headers} {payload}", accepted.token)
 }

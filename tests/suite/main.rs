@@ -13,8 +13,12 @@ mod interop;
 mod limits;
 mod membership;
 mod outage;
+#[path = "../providers/mod.rs"]
+mod providers;
 mod publish;
+mod push_fakes;
 mod push_settings;
+mod push_store;
 mod receipts;
 mod requests;
 mod sessions;

@@ -1,13 +1,15 @@
 //! What users set about being woken: where their devices are reached, which conversations are
-//! muted, and when it is quiet.
+//! muted, and when it is quiet. And what became of it.
 //!
 //! What is read and answered here has one form in JSON, whichever edge it comes through.
 
+mod explain;
 mod notifications;
 mod quiet_hours;
 mod registration;
 mod tokens;
 
+pub use explain::{DecisionReport, DeviceReport, PushReport, WaitingReport};
 pub use notifications::{Muted, NotificationSettings, NotificationSettingsChange};
 pub use quiet_hours::{InvalidTime, QuietTimes, TimeOfDay};
 pub use registration::{Apps, InvalidRegistration, Registration};
@@ -35,6 +37,12 @@ pub enum PushSettingsError {
     /// There is none, or none that the caller takes part in.
     #[error("there is no such conversation among yours")]
     NoConversation,
+    #[error("the user has never taken part in this conversation")]
+    NoParticipant,
+    #[error("there is no such message that you may see")]
+    NoMessage,
+    #[error("only an administrator asks about the devices of others")]
+    NotYours,
     #[error("`muted_until` is milliseconds since 1970, before the year 10000")]
     InvalidMute,
     #[error("`from` and `until` are the same time; to hear nothing at all, mute conversations")]
@@ -55,7 +63,10 @@ impl PushSettingsError {
             | Self::InvalidMute
             | Self::NoHours
             | Self::UnknownZone(_) => ProblemKind::Invalid,
-            Self::NoToken | Self::NoConversation => ProblemKind::NotFound,
+            Self::NoToken | Self::NoConversation | Self::NoParticipant | Self::NoMessage => {
+                ProblemKind::NotFound
+            }
+            Self::NotYours => ProblemKind::Forbidden,
             Self::TooManyTokens => ProblemKind::Conflict,
             Self::Store(error) if error.is_transient() => ProblemKind::Unavailable,
             Self::Store(_) => ProblemKind::Internal,

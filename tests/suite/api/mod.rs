@@ -5,6 +5,7 @@ mod health;
 mod messages;
 mod notifications;
 mod push_tokens;
+mod pushes;
 mod quiet_hours;
 mod receipts;
 mod refusals;

@@ -2,6 +2,7 @@
 //! registers with the product.
 
 mod connects;
+mod costs;
 mod one_device;
 mod takeover;
 
