@@ -517,7 +517,8 @@ begin
             when not t.has_token then 'cancelled no_token'
             when t.dead_since is not null then 'cancelled token_dead'
             when t.token_route <> t.route then 'moved'
-            when coalesce(t.newest_at, t.committed_at) + time_to_live <= moment then 'cancelled time_to_live'
+            when case t.kind when 'wake' then coalesce(t.newest_at, t.committed_at) else t.committed_at end
+                 + time_to_live <= moment then 'cancelled time_to_live'
             when t.kind = 'clear' then case
                 when t.is_reachable then 'suppressed connected'
                 when t.route like 'webpush:%' then 'suppressed webpush'

@@ -15,6 +15,7 @@ mod membership;
 mod outage;
 mod publish;
 mod push_settings;
+mod push_store;
 mod receipts;
 mod sessions;
 mod store;
