@@ -7,8 +7,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/install.sh
 . scripts/install.sh
 
-paho_version=2.1.0
-mqttjs_version=5.14.1
+python_packages=(paho-mqtt==2.1.0 firebase-admin==7.7.0)
+node_packages=(mqtt@5.14.1 @parse/node-apn@8.1.0 web-push@3.6.7 web-push-testing@1.2.2)
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 logs=$target/test-logs
 interop=$target/interop
@@ -90,22 +90,23 @@ start_postgres() {
     die "no Postgres for the tests after $attempt attempts"
 }
 
-# Clients by other people, each in its own ecosystem's way, once.
+# Clients by other people, each in its own ecosystem's way, once. npm removes what it is not
+# asked for, so that it is asked for everything.
 install_interop() {
     mkdir -p "$interop"
-    if [ "$(cat "$interop/paho-version" 2>/dev/null)" != "$paho_version" ]; then
-        say "installing paho-mqtt $paho_version (pip)"
+    if [ "$(cat "$interop/python-packages" 2>/dev/null)" != "${python_packages[*]}" ]; then
+        say "installing ${python_packages[*]} (pip)"
         if ! python3 -c 'import ensurepip' 2>/dev/null; then install_packages python3-venv; fi
         rm -rf "$interop/venv"
         python3 -m venv "$interop/venv"
-        "$interop/venv/bin/pip" install -q --disable-pip-version-check "paho-mqtt==$paho_version"
-        echo "$paho_version" >"$interop/paho-version"
+        "$interop/venv/bin/python" -m pip install -q --disable-pip-version-check "${python_packages[@]}"
+        echo "${python_packages[*]}" >"$interop/python-packages"
     fi
-    if [ "$(cat "$interop/mqttjs-version" 2>/dev/null)" != "$mqttjs_version" ]; then
+    if [ "$(cat "$interop/node-packages" 2>/dev/null)" != "${node_packages[*]}" ]; then
         if ! has node || ! has npm; then install_packages nodejs npm; fi
-        say "installing mqtt.js $mqttjs_version (npm)"
-        npm install --silent --no-save --no-audit --no-fund --prefix "$interop" "mqtt@$mqttjs_version"
-        echo "$mqttjs_version" >"$interop/mqttjs-version"
+        say "installing ${node_packages[*]} (npm)"
+        npm install --silent --no-save --no-audit --no-fund --prefix "$interop" "${node_packages[@]}"
+        echo "${node_packages[*]}" >"$interop/node-packages"
     fi
 }
 

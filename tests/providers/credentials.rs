@@ -8,7 +8,7 @@ use std::{
 
 use jsonwebtoken::DecodingKey;
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize,
 };
 use rustls::{
@@ -120,28 +120,30 @@ impl Credentials {
         ]
         .map(|file| format!("{:?}", file.display().to_string()));
         let port = web.port();
-        let mut profile = String::new();
-        for environment in ["production", "sandbox"] {
-            profile += &format!(
+        let apple = ["production", "sandbox"].map(|environment| {
+            format!(
                 "[[push.apns]]\napp = \"{APP}\"\nenvironment = \"{environment}\"\n\
                  key = {apns_key}\nkey_id = \"{KEY_ID}\"\nteam_id = \"{TEAM_ID}\"\n\
                  connect = \"{apns}\"\nca = {ca}\n\n"
-            );
-        }
-        profile
-            + &format!(
-                "[[push.fcm]]\napp = \"{PROJECT}\"\nservice_account = {account}\n\
-                 connect = \"{fcm}\"\nca = {ca}\n\n\
-                 [[push.web]]\napp = \"{APP}\"\nvapid_key = {vapid}\n\
-                 subject = \"mailto:push@example.com\"\n\
-                 private_hosts = [\"localhost:{port}\", \"127.0.0.1:{port}\"]\nca = {ca}\n"
             )
+        });
+        let others = format!(
+            "[[push.fcm]]\napp = \"{PROJECT}\"\nservice_account = {account}\n\
+             connect = \"{fcm}\"\nca = {ca}\n\n\
+             [[push.web]]\napp = \"{APP}\"\nvapid_key = {vapid}\n\
+             subject = \"mailto:push@example.com\"\n\
+             private_hosts = [\"localhost:{port}\", \"127.0.0.1:{port}\"]\nca = {ca}\n"
+        );
+        apple.concat() + &others
     }
 }
 
 /// A certificate authority, and what it says of the names of the providers.
 fn certify() -> (rcgen::Certificate, rcgen::Certificate, KeyPair) {
     let mut params = CertificateParams::default();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "fake providers");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![
         KeyUsagePurpose::KeyCertSign,
@@ -152,6 +154,9 @@ fn certify() -> (rcgen::Certificate, rcgen::Certificate, KeyPair) {
     let issuer = Issuer::new(params, key);
 
     let mut params = CertificateParams::new(NAMES.map(str::to_owned)).unwrap();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "fake provider");
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate().unwrap();

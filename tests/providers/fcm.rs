@@ -17,7 +17,11 @@ use super::{
 
 pub(super) fn judge(world: &World, call: &Call) -> Judged {
     let body = serde_json::from_slice(&call.body).unwrap_or(Value::Null);
-    let token = body["message"]["token"].as_str().unwrap_or_default();
+    let message = &body["message"];
+    let token = message["token"]
+        .as_str()
+        .or(message["fid"].as_str())
+        .unwrap_or_default();
     Judged {
         token: token.to_owned(),
         id: format!("projects/{PROJECT}/messages/0:{}", Uuid::now_v7().simple()),

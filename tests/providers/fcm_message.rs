@@ -34,6 +34,7 @@ const BODY: Fields = &[
 const MESSAGE: Fields = &[
     ("name", Form::Text),
     ("token", Form::Text),
+    ("fid", Form::Text),
     ("topic", Form::Text),
     ("condition", Form::Text),
     ("data", Form::TextMap),
@@ -135,9 +136,9 @@ const WEB: Fields = &[
 pub(super) fn check(body: &Value) -> Result<(), String> {
     check_object("", body, BODY)?;
     let message = body["message"].as_object().ok_or("Message is not set.")?;
-    let targets = ["token", "topic", "condition"].map(|name| message.contains_key(name));
+    let targets = ["token", "fid", "topic", "condition"].map(|name| message.contains_key(name));
     if targets.into_iter().filter(|is_there| *is_there).count() != 1 {
-        return Err("Exactly one of token, topic or condition is required.".to_owned());
+        return Err("Exactly one of token, fid, topic or condition is required.".to_owned());
     }
     if message.get("token").is_some_and(|token| !is_token(token)) {
         return Err("The registration token is not a valid FCM registration token".to_owned());

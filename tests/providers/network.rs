@@ -3,7 +3,9 @@
 use std::{collections::HashMap, net::SocketAddr};
 
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, copy_bidirectional},
+    io::{
+        AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, copy_bidirectional,
+    },
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
@@ -14,6 +16,7 @@ use tokio::{
 pub(crate) struct BlackHole {
     pub(crate) address: SocketAddr,
     swallows: watch::Sender<bool>,
+    bytes: watch::Receiver<usize>,
     _tasks: JoinSet<()>,
 }
 
@@ -22,17 +25,19 @@ impl BlackHole {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (swallows, watched) = watch::channel(false);
+        let (swallowed, bytes) = watch::channel(0);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (near, _) = listener.accept().await.unwrap();
-                connections.spawn(forward(near, target, watched.clone()));
+                connections.spawn(forward(near, target, watched.clone(), swallowed.clone()));
             }
         });
         Self {
             address,
             swallows,
+            bytes,
             _tasks: tasks,
         }
     }
@@ -41,26 +46,36 @@ impl BlackHole {
         self.swallows.send_replace(true);
     }
 
+    /// Waits until something has been swallowed.
+    pub(crate) async fn swallowed(&self) {
+        let mut bytes = self.bytes.clone();
+        bytes.wait_for(|bytes| *bytes > 0).await.unwrap();
+    }
+
     /// New connections go through again.
     pub(crate) fn heal(&self) {
         self.swallows.send_replace(false);
     }
 }
 
-async fn forward(mut near: TcpStream, target: SocketAddr, mut swallows: watch::Receiver<bool>) {
-    if *swallows.borrow_and_update() {
-        return swallow(&mut near).await;
+async fn forward(
+    mut near: TcpStream,
+    target: SocketAddr,
+    mut swallows: watch::Receiver<bool>,
+    swallowed: watch::Sender<usize>,
+) {
+    if !*swallows.borrow_and_update() {
+        let mut far = TcpStream::connect(target).await.unwrap();
+        tokio::select! {
+            _ = copy_bidirectional(&mut near, &mut far) => return,
+            _ = swallows.changed() => {}
+        }
     }
-    let mut far = TcpStream::connect(target).await.unwrap();
-    tokio::select! {
-        _ = copy_bidirectional(&mut near, &mut far) => {}
-        _ = swallows.changed() => swallow(&mut near).await,
+    // Takes what comes until the other side gives up.
+    let mut taken = [0; 4096];
+    while let Ok(bytes @ 1..) = near.read(&mut taken).await {
+        swallowed.send_modify(|sum| *sum += bytes);
     }
-}
-
-/// Takes what comes until the other side gives up.
-async fn swallow(near: &mut TcpStream) {
-    let _ = tokio::io::copy(near, &mut tokio::io::sink()).await;
 }
 
 /// An HTTP proxy that leads the names of providers to the fakes, and nowhere else.

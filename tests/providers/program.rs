@@ -22,7 +22,7 @@ mod providers;
 
 use std::path::PathBuf;
 
-use providers::{Accepted, Kind, Options, Providers, Subscription};
+use providers::{Kind, Options, Providers, Subscription, seen::Accepted};
 use serde_json::json;
 
 /// Headers that say how the notification is to be delivered.
@@ -72,12 +72,11 @@ fn line(accepted: &Accepted, subscription: &Subscription) -> String {
         Kind::WebPush => "webpush",
         Kind::Fcm | Kind::OAuth => "fcm",
     };
-    let mut line = format!("{name} {}", accepted.token);
-    for header in SHOWN {
-        if let Some(value) = accepted.headers.get(header) {
-            line += &format!(" {}={value}", header.trim_start_matches(':'));
-        }
-    }
+    let headers: String = SHOWN
+        .iter()
+        .filter_map(|name| Some((name.trim_start_matches(':'), accepted.headers.get(*name)?)))
+        .map(|(name, value)| [" ", name, "=", value].concat())
+        .collect();
     let payload = match accepted.kind {
         Kind::WebPush => subscription.decrypt(accepted).map_or_else(
             || format!("({} bytes for somebody else)", accepted.body.len()),
@@ -85,5 +84,5 @@ fn line(accepted: &Accepted, subscription: &Subscription) -> String {
         ),
         _ => accepted.payload.to_string(),
     };
-    format!("{line} {payload}")
+    format!("{name} {}{headers} {payload}", accepted.token)
 }

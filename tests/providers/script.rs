@@ -26,7 +26,7 @@ pub(crate) enum Fault {
     Delay(Duration),
     /// Well; and GOAWAY follows on the connection.
     GoAway,
-    /// With RST_STREAM.
+    /// With `RST_STREAM`.
     Reset,
     /// Not at all: the connection is closed.
     Cut,

@@ -117,12 +117,10 @@ impl Record {
 
     /// Waits for a fact; panics if it does not come.
     pub(super) async fn until<T>(&self, what: &str, fact: impl FnMut(&Seen) -> Option<T>) -> T {
-        match tokio::time::timeout(DEADLINE, self.when(fact)).await {
-            Ok(found) => found,
-            Err(_) => panic!(
-                "{what} did not come: {:#?}",
-                self.read(|seen| seen.answered.clone())
-            ),
-        }
+        let Ok(found) = tokio::time::timeout(DEADLINE, self.when(fact)).await else {
+            let answered = self.read(|seen| seen.answered.clone());
+            panic!("{what} did not come: {answered:#?}");
+        };
+        found
     }
 }

@@ -13,9 +13,13 @@ mod interop;
 mod limits;
 mod membership;
 mod outage;
+#[path = "../providers/mod.rs"]
+mod providers;
 mod publish;
 mod push_settings;
 mod push_store;
+mod push_fakes;
+mod push_providers;
 mod receipts;
 mod sessions;
 mod store;

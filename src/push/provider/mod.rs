@@ -64,6 +64,7 @@ impl Client {
             Self::Web(web) => web.send(address, notification, now_unix_millis).await,
         };
         tracing::debug!(
+            client = ?self,
             token = fingerprint(&address.token),
             notification = %notification.id,
             ?outcome,

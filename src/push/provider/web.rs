@@ -66,7 +66,7 @@ pub struct Web {
 
 impl fmt::Debug for Web {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Web")
+        write!(f, "{}", self.faults.route)
     }
 }
 
