@@ -16,10 +16,10 @@ mod outage;
 #[path = "../providers/mod.rs"]
 mod providers;
 mod publish;
-mod push_settings;
-mod push_store;
 mod push_fakes;
 mod push_providers;
+mod push_settings;
+mod push_store;
 mod receipts;
 mod sessions;
 mod store;
