@@ -1,7 +1,7 @@
 //! Push tokens: where each device can be woken.
 //!
 //! Whoever changes tokens locks in this order, so that two cannot wait in a circle: the user,
-//! the text of the token, the jobs (to wake, then to clear), the rows of the tokens. The
+//! the texts of the tokens, the jobs (to wake, then to clear), the rows of the tokens. The
 //! workers lock jobs before tokens, too.
 
 use sqlx::{Connection as _, PgConnection};
@@ -156,6 +156,7 @@ pub async fn remove(
     .fetch_optional(&mut *tx)
     .await?;
     if let Some(device) = device {
+        lock_texts(&mut tx, device, None).await?;
         settle_jobs(&mut tx, Some(device), None).await?;
         delete(&mut tx, device).await?;
     }
@@ -312,17 +313,7 @@ async fn take_over(
     device: i64,
     new: &NewPushToken<'_>,
 ) -> Result<(), StoreError> {
-    // Of two devices that register the same token at once, one waits here for the other.
-    sqlx::query!(
-        r#"select 1 as "one!" from pg_advisory_xact_lock(
-               hashtextextended(concat_ws(':', $1::text, $2::text, $3::text, $4::text), 0))"#,
-        new.provider,
-        new.app,
-        new.environment,
-        new.token,
-    )
-    .fetch_one(&mut *conn)
-    .await?;
+    lock_texts(&mut *conn, device, Some(new)).await?;
     let holder = sqlx::query_scalar!(
         "select device_id from push_tokens
          where route = concat_ws(':', $2::text, $3::text, $4::text) and token = $5
@@ -348,6 +339,35 @@ async fn take_over(
         Some(holder) => delete(conn, holder).await,
         None => Ok(()),
     }
+}
+
+/// Of two devices that register the same token at once, one waits here for the other, and
+/// whoever takes a token from a device waits until that has its next one.
+async fn lock_texts(
+    conn: &mut PgConnection,
+    device: i64,
+    new: Option<&NewPushToken<'_>>,
+) -> Result<(), StoreError> {
+    let text = new.map(|new| {
+        format!(
+            "{}:{}:{}:{}",
+            new.provider, new.app, new.environment, new.token
+        )
+    });
+    sqlx::query!(
+        r#"select count(pg_advisory_xact_lock(texts.hash)) as "count!" from (
+               select hashtextextended(route || ':' || token, 0) as hash
+               from push_tokens where device_id = $1
+               union
+               select hashtextextended($2, 0) where $2::text is not null
+               order by hash
+           ) texts"#,
+        device,
+        text,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(())
 }
 
 /// Ends what waits for a device that loses its token, and sends what waits for another one to
