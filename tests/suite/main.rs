@@ -20,6 +20,8 @@ mod push_fakes;
 mod push_settings;
 mod push_store;
 mod push_providers;
+mod push_settings;
+mod push_store;
 mod receipts;
 mod requests;
 mod sessions;
