@@ -17,8 +17,6 @@ mod outage;
 mod providers;
 mod publish;
 mod push_fakes;
-mod push_settings;
-mod push_store;
 mod push_providers;
 mod push_settings;
 mod push_store;
