@@ -26,6 +26,7 @@ use crate::{
     broker::{Broker, tls, websocket},
     config::Config,
     lifecycle::{Lifecycle, Signals},
+    push::Push,
     store::{
         self,
         embedded::{DataDirLock, EmbeddedPostgres},
@@ -159,6 +160,7 @@ async fn build(
         options,
         store: store.clone(),
         message: config.message.clone(),
+        push: config.push.clone(),
         metrics: metrics.bridge,
         node: node(&config.data_dir)?,
     };
@@ -170,14 +172,21 @@ async fn build(
             Ok::<(), Infallible>(())
         });
     });
+    let push = Push::open(pool.clone(), &config.push, &metrics.push).await?;
+    if let Some(push) = push {
+        push.spawn(&bridge_stop, |name, task| {
+            lifecycle.spawn_critical(name, async move {
+                task.await;
+                Ok::<(), Infallible>(())
+            });
+        });
+    }
     let keys = Arc::new(Keys::load(&config.auth, &config.data_dir)?);
     let connections = TaskTracker::new();
     let broker = Broker::new(
         bridge.clone(),
         keys.clone(),
-        &config.mqtt,
-        &config.auth,
-        &config.message,
+        &config,
         metrics.broker,
         connections.clone(),
     );

@@ -14,15 +14,12 @@ use super::{
     extract::{Auth, InPath, JsonBody, OptionalJsonBody},
 };
 use crate::{
-    bridge::conversations::Creation,
+    bridge::conversations::{Creation, Shown},
     domain::{
         ids::{ConversationId, Subject},
         message::Sequence,
     },
-    store::{
-        conversations::{Kind, Role},
-        view::View,
-    },
+    store::conversations::{Kind, Role},
 };
 
 #[derive(Deserialize)]
@@ -49,28 +46,6 @@ pub(super) struct Created {
 #[derive(Serialize)]
 struct Changed {
     seq: Sequence,
-}
-
-/// The answer to `GET /v1/conversations/{cid}`; without the last four if an administrator
-/// looks from outside.
-#[derive(Serialize)]
-pub(super) struct Shown {
-    id: ConversationId,
-    kind: &'static str,
-    title: Option<String>,
-    epoch: i32,
-    last_seq: i64,
-    created_at: i64,
-    #[serde(flatten)]
-    own: Option<Own>,
-}
-
-#[derive(Serialize)]
-struct Own {
-    role: &'static str,
-    delivered: i64,
-    read: i64,
-    unread: i64,
 }
 
 /// `POST /v1/conversations`
@@ -100,7 +75,7 @@ pub(super) async fn show(
     InPath(id): InPath<ConversationId>,
 ) -> Result<Json<Shown>, ApiError> {
     let (view, unread) = state.bridge.conversation(&caller, id).await?;
-    Ok(Json(shown(id, view, unread)))
+    Ok(Json(Shown::new(id, view, unread)))
 }
 
 /// `PUT /v1/conversations/{cid}/participants/{user}`
@@ -134,24 +109,6 @@ fn changed(sequence: Option<Sequence>) -> Response {
     match sequence {
         Some(seq) => Json(Changed { seq }).into_response(),
         None => StatusCode::NO_CONTENT.into_response(),
-    }
-}
-
-fn shown(id: ConversationId, view: View, unread: i64) -> Shown {
-    let own = view.current().map(|participation| Own {
-        role: participation.role.as_str(),
-        delivered: participation.delivered,
-        read: participation.read,
-        unread,
-    });
-    Shown {
-        id,
-        kind: view.kind.as_str(),
-        title: view.title,
-        epoch: view.epoch,
-        last_seq: view.last_seq,
-        created_at: view.created_at_millis,
-        own,
     }
 }
 

@@ -1,21 +1,18 @@
 //! Every refusal, as a problem document (RFC 9457).
-//!
-//! ```text
-//!   {"type": "urn:homing:problem:not-found", "title": "Not found", "status": 404,
-//!    "detail": "there is no such conversation among yours"}
-//! ```
-//!
-//! `type` is for programs and stays as it is; `detail` says what to do.
 
 use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
 
 use crate::{
-    bridge::{conversations::ConversationError, identity::TokenError},
-    domain::envelope::EnvelopeError,
+    bridge::{
+        conversations::ConversationError, identity::TokenError, push_settings::PushSettingsError,
+    },
+    domain::{
+        envelope::EnvelopeError,
+        problem::{Problem, ProblemKind},
+    },
     store::StoreError,
 };
 
@@ -30,13 +27,12 @@ pub(super) enum ApiError {
     #[error("{0}")]
     Unauthorized(TokenProblem),
     #[error("{0}")]
-    Forbidden(&'static str),
-    #[error("{0}")]
     NotFound(&'static str),
     #[error("this path has other methods; see the Allow header")]
     MethodNotAllowed,
-    #[error("{0}")]
-    Conflict(&'static str),
+    /// By the bridge, which knows the kind.
+    #[error("{1}")]
+    Refused(ProblemKind, String),
     #[error("{0}")]
     TooLarge(String),
     #[error("send JSON, with `content-type: application/json`")]
@@ -58,67 +54,18 @@ pub(super) enum TokenProblem {
     Refused(#[from] TokenError),
 }
 
-#[derive(Serialize)]
-struct Problem<'a> {
-    r#type: &'a str,
-    title: &'a str,
-    status: u16,
-    detail: &'a str,
-}
-
 impl ApiError {
-    fn kind(&self) -> (StatusCode, &'static str, &'static str) {
+    fn kind(&self) -> ProblemKind {
         match self {
-            Self::Invalid(_) => (
-                StatusCode::BAD_REQUEST,
-                "urn:homing:problem:invalid",
-                "Invalid request",
-            ),
-            Self::Unauthorized(_) => (
-                StatusCode::UNAUTHORIZED,
-                "urn:homing:problem:unauthorized",
-                "No valid token",
-            ),
-            Self::Forbidden(_) => (
-                StatusCode::FORBIDDEN,
-                "urn:homing:problem:forbidden",
-                "Not allowed",
-            ),
-            Self::NotFound(_) => (
-                StatusCode::NOT_FOUND,
-                "urn:homing:problem:not-found",
-                "Not found",
-            ),
-            Self::MethodNotAllowed => (
-                StatusCode::METHOD_NOT_ALLOWED,
-                "urn:homing:problem:method-not-allowed",
-                "Method not allowed",
-            ),
-            Self::Conflict(_) => (
-                StatusCode::CONFLICT,
-                "urn:homing:problem:conflict",
-                "Conflict",
-            ),
-            Self::TooLarge(_) => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "urn:homing:problem:too-large",
-                "Too large",
-            ),
-            Self::UnsupportedMediaType => (
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "urn:homing:problem:unsupported-media-type",
-                "Not JSON",
-            ),
-            Self::Unavailable(_) | Self::TimedOut => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "urn:homing:problem:unavailable",
-                "Not available now",
-            ),
-            Self::Internal(_) => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "urn:homing:problem:internal",
-                "Internal error",
-            ),
+            Self::Invalid(_) => ProblemKind::Invalid,
+            Self::Unauthorized(_) => ProblemKind::Unauthorized,
+            Self::NotFound(_) => ProblemKind::NotFound,
+            Self::MethodNotAllowed => ProblemKind::MethodNotAllowed,
+            Self::Refused(kind, _) => *kind,
+            Self::TooLarge(_) => ProblemKind::TooLarge,
+            Self::UnsupportedMediaType => ProblemKind::UnsupportedMediaType,
+            Self::Unavailable(_) | Self::TimedOut => ProblemKind::Unavailable,
+            Self::Internal(_) => ProblemKind::Internal,
         }
     }
 
@@ -169,14 +116,9 @@ impl TokenProblem {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         self.log();
-        let (status, r#type, title) = self.kind();
-        let detail = self.to_string();
-        let problem = Problem {
-            r#type,
-            title,
-            status: status.as_u16(),
-            detail: &detail,
-        };
+        let problem = Problem::new(self.kind(), self.to_string());
+        let status = StatusCode::from_u16(problem.status);
+        let status = status.expect("a kind of problem has a status of HTTP");
         (status, self.headers(), axum::Json(problem)).into_response()
     }
 }
@@ -184,17 +126,28 @@ impl IntoResponse for ApiError {
 impl From<ConversationError> for ApiError {
     fn from(error: ConversationError) -> Self {
         match error {
-            ConversationError::NotFound => {
-                Self::NotFound("there is no such conversation among yours")
-            }
-            ConversationError::Forbidden(reason) => Self::Forbidden(reason),
-            ConversationError::Conflict(reason) => Self::Conflict(reason),
-            ConversationError::Invalid(reason) => Self::Invalid(reason),
             ConversationError::Unavailable => Self::Unavailable(None),
-            ConversationError::Store(error) if error.is_transient() => {
-                Self::Unavailable(Some(error))
-            }
-            ConversationError::Store(error) => Self::Internal(error),
+            ConversationError::Store(error) => error.into(),
+            refusal => Self::Refused(refusal.kind(), refusal.to_string()),
+        }
+    }
+}
+
+impl From<PushSettingsError> for ApiError {
+    fn from(error: PushSettingsError) -> Self {
+        match error {
+            PushSettingsError::Store(error) => error.into(),
+            refusal => Self::Refused(refusal.kind(), refusal.to_string()),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        if error.is_transient() {
+            Self::Unavailable(Some(error))
+        } else {
+            Self::Internal(error)
         }
     }
 }

@@ -138,6 +138,12 @@ async fn read(request: Request, state: &ApiState) -> Result<Bytes, ApiError> {
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    // Read by place, the elements of an array would pass for members.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(ApiError::Invalid(
+            "the body is an object, not an array".to_owned(),
+        ));
+    }
     serde_json::from_slice(body).map_err(|error| ApiError::Invalid(format!("the body: {error}")))
 }
 

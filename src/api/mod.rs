@@ -4,10 +4,12 @@
 //! refusal is a problem document (RFC 9457) that says what to do.
 
 mod conversations;
+mod devices;
 mod error;
 mod extract;
 mod health;
 mod messages;
+mod notifications;
 mod receipts;
 mod router;
 

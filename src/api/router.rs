@@ -11,6 +11,22 @@
 //!                                                        → {"entries", "next_after"?, "next_before"?}
 //!   GET    /v1/conversations/{cid}/receipts              → {"receipts": [{"user", "delivered", "read"}]}
 //!   PUT    /v1/conversations/{cid}/receipts              {"read"?, "delivered"?} → the caller's receipt
+//!   GET    /v1/conversations/{cid}/notifications         → {"muted_until", "mentions"}
+//!   PUT    /v1/conversations/{cid}/notifications         {"muted_until"?: ms | "forever" | null,
+//!                                                         "mentions"?: bool | null}: absent stays as
+//!                                                        it is, null is the default
+//!   GET    /v1/conversations/{cid}/messages/{seq}/pushes ?user=NAME: which devices it woke, or why not
+//!                                                        → {"user", "seq", "committed_at", "devices"}
+//!   GET    /v1/devices                                   → {"devices": [{"client_id", "connected",
+//!                                                          "activity", "push_token"}]}
+//!   PUT    /v1/devices/{client_id}/push-token            {"provider", "app", "environment"?, "token",
+//!                                                         "voip_token"?, "p256dh"?, "auth"?, "locale"?}
+//!                                                        → what is told of it; the token never is
+//!   GET    /v1/devices/{client_id}/push-token            likewise
+//!   DELETE /v1/devices/{client_id}/push-token            → 204
+//!   GET    /v1/me/quiet-hours                            → {"from", "until", "zone"}, or null
+//!   PUT    /v1/me/quiet-hours                            {"from": "22:00", "until": "07:00",
+//!                                                         "zone": "Europe/Berlin"}, or null
 //!   GET    /livez, /readyz, /metrics                     without a token
 //! ```
 //!
@@ -26,7 +42,9 @@ use axum::{
 };
 use tower_http::trace::TraceLayer;
 
-use super::{ApiState, conversations, error::ApiError, health, messages, receipts};
+use super::{
+    ApiState, conversations, devices, error::ApiError, health, messages, notifications, receipts,
+};
 
 /// The routes, with their limits. Routes that are merged in later have none of them.
 pub fn router(state: ApiState) -> Router {
@@ -44,6 +62,25 @@ pub fn router(state: ApiState) -> Router {
         .route(
             "/conversations/{cid}/receipts",
             get(receipts::list).put(receipts::report),
+        )
+        .route(
+            "/conversations/{cid}/notifications",
+            get(notifications::show).put(notifications::change),
+        )
+        .route(
+            "/conversations/{cid}/messages/{seq}/pushes",
+            get(notifications::explain),
+        )
+        .route("/devices", get(devices::list))
+        .route(
+            "/devices/{client_id}/push-token",
+            put(devices::register_token)
+                .get(devices::show_token)
+                .delete(devices::remove_token),
+        )
+        .route(
+            "/me/quiet-hours",
+            get(notifications::show_quiet_hours).put(notifications::set_quiet_hours),
         );
     Router::new()
         .nest("/v1", v1)

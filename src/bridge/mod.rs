@@ -11,8 +11,10 @@ mod health;
 pub mod identity;
 pub mod mailbox;
 mod membership;
+pub mod push_settings;
 pub mod receipts;
 mod relay;
+mod requests;
 pub mod sessions;
 mod start;
 mod told;
@@ -43,6 +45,7 @@ use batch::Incoming;
 use commits::Commits;
 use mailbox::Reply;
 use membership::MembershipRequest;
+use push_settings::Apps;
 use receipts::{Receipts, ReportReply};
 use users::Users;
 
@@ -59,6 +62,7 @@ struct Inner {
     commits: Arc<Commits>,
     receipts: Arc<Receipts>,
     users: Users,
+    apps: Apps,
     participants_max: usize,
     /// How long a connection waits for the store at its begin and its end.
     patience: Duration,

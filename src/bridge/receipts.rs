@@ -19,17 +19,19 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Refusal,
     mailbox::{Event, Mailbox},
+    sessions::Held,
 };
 use crate::{
     domain::{
         ids::{ConversationId, DeviceId, UserId},
         message::{Position, Sequence},
+        push::Activity,
         receipt::Report,
     },
     store::{
         StoreError,
         cursors::{self, Moved, Settled},
-        sessions::{self, Closing},
+        sessions::{self, Closing, Sign},
     },
     telemetry::metrics::BridgeMetrics,
 };
@@ -58,6 +60,7 @@ pub struct Receipts {
 struct Gathered {
     positions: HashMap<Key, Reached>,
     inflight: HashMap<DeviceId, (i64, Inflight)>,
+    signs: HashMap<DeviceId, Sign>,
     closing: Vec<Closing>,
     waiting: Vec<Waiting>,
     /// Some of it should have been written before.
@@ -141,6 +144,31 @@ impl Receipts {
     /// What a connected device has in flight, should the process die.
     pub fn remember(&self, device: DeviceId, generation: i64, inflight: Inflight) {
         self.lock().inflight.insert(device, (generation, inflight));
+    }
+
+    /// What a device says of itself. Who goes away is believed at once.
+    pub fn state(&self, held: Held, activity: Activity) {
+        let (activity, is_suspect) = (Some(activity), None);
+        self.sign(held, activity, is_suspect);
+        if activity == Some(Activity::Away) {
+            self.is_urgent.notify_one();
+        }
+    }
+
+    /// Whether a device that took messages is silent for too long.
+    pub fn suspect(&self, held: Held, is_suspect: bool) {
+        self.sign(held, None, Some(is_suspect));
+        self.is_urgent.notify_one();
+    }
+
+    fn sign(&self, held: Held, activity: Option<Activity>, is_suspect: Option<bool>) {
+        let sign = Sign {
+            device: held.device,
+            generation: held.generation,
+            activity,
+            is_suspect,
+        };
+        gather_sign(&mut self.lock().signs, sign);
     }
 
     /// A connection could not wait until its session was closed: the next ones must.
@@ -262,6 +290,11 @@ impl Receipts {
         for (device, inflight) in older.inflight {
             gathered.inflight.entry(device).or_insert(inflight);
         }
+        let newer = std::mem::take(&mut gathered.signs);
+        gathered.signs = older.signs;
+        for sign in newer.into_values() {
+            gather_sign(&mut gathered.signs, sign);
+        }
         let newer = std::mem::replace(&mut gathered.closing, older.closing);
         gathered.closing.extend(newer);
         gathered.is_late = true;
@@ -290,6 +323,17 @@ impl Receipts {
     }
 }
 
+/// The last word of a device counts, and nothing that an older connection of it said.
+fn gather_sign(signs: &mut HashMap<DeviceId, Sign>, newer: Sign) {
+    let known = signs.entry(newer.device).or_insert(newer);
+    if known.generation < newer.generation {
+        *known = newer;
+    } else if known.generation == newer.generation {
+        known.activity = newer.activity.or(known.activity);
+        known.is_suspect = newer.is_suspect.or(known.is_suspect);
+    }
+}
+
 struct Written {
     moved: Vec<Moved>,
     /// For each report that waits, whether its user takes part.
@@ -304,6 +348,7 @@ async fn write(pool: &PgPool, gathered: &Gathered) -> Result<Written, StoreError
     let reports = reports(gathered);
     let is_empty = gathered.positions.is_empty()
         && gathered.inflight.is_empty()
+        && gathered.signs.is_empty()
         && gathered.closing.is_empty()
         && reports.is_empty();
     if is_empty {
@@ -328,6 +373,10 @@ async fn write(pool: &PgPool, gathered: &Gathered) -> Result<Written, StoreError
         .collect();
     if !inflight.is_empty() {
         sessions::save_inflight(&mut conn, &inflight).await?;
+    }
+    let signs: Vec<_> = gathered.signs.values().copied().collect();
+    if !signs.is_empty() {
+        sessions::save_signs(&mut conn, &signs).await?;
     }
     for closing in gathered.closing.chunks(CLOSING_MAX) {
         sessions::close(&mut conn, closing).await?;
@@ -375,5 +424,47 @@ fn answer(waiting: Vec<Waiting>, take_part: &[bool]) {
                 reply.send(conversation, result);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sign(generation: i64, activity: Option<Activity>, is_suspect: Option<bool>) -> Sign {
+        Sign {
+            device: DeviceId(1),
+            generation,
+            activity,
+            is_suspect,
+        }
+    }
+
+    #[test]
+    fn the_last_word_of_the_newest_connection_counts() {
+        let (away, active) = (Some(Activity::Away), Some(Activity::Active));
+        let mut signs = HashMap::new();
+        let mut gathered = |newer| {
+            gather_sign(&mut signs, newer);
+            signs[&newer.device]
+        };
+        gathered(sign(5, away, None));
+        assert_eq!(
+            gathered(sign(5, None, Some(true))),
+            sign(5, away, Some(true))
+        );
+        assert_eq!(gathered(sign(5, active, None)), sign(5, active, Some(true)));
+        assert_eq!(
+            gathered(sign(5, None, Some(false))),
+            sign(5, active, Some(false))
+        );
+        assert_eq!(
+            gathered(sign(4, away, Some(true))),
+            sign(5, active, Some(false))
+        );
+        assert_eq!(
+            gathered(sign(6, None, Some(true))),
+            sign(6, None, Some(true))
+        );
     }
 }

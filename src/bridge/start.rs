@@ -10,13 +10,14 @@ use super::{
     Bridge, Inner, Writers,
     accept::{Database, Work, Writer},
     commits::Commits,
+    push_settings::Apps,
     receipts::Receipts,
     relay::Relay,
     told::Told,
     users::Users,
 };
 use crate::{
-    config::{MessageConfig, StoreConfig},
+    config::{MessageConfig, PushConfig, StoreConfig},
     domain::receipt::Standing,
     store::{StoreError, cursors::Moved, sessions},
     telemetry::metrics::BridgeMetrics,
@@ -35,6 +36,7 @@ pub struct Parts {
     pub options: PgConnectOptions,
     pub store: StoreConfig,
     pub message: MessageConfig,
+    pub push: PushConfig,
     pub metrics: BridgeMetrics,
     /// The name of this process among the nodes of a cluster.
     pub node: String,
@@ -66,6 +68,7 @@ impl Bridge {
             options,
             store,
             message,
+            push,
             metrics,
             node,
         } = parts;
@@ -111,6 +114,7 @@ impl Bridge {
             commits,
             receipts,
             users: Users::default(),
+            apps: Apps::new(&push),
             participants_max: message.participants_max,
             patience,
             node,

@@ -14,8 +14,9 @@ use crate::{
     domain::{
         ids::ConversationId,
         message::{Content, NewMessage},
+        push::Activity,
         receipt::Report,
-        topic::PublishTopic,
+        topic::{ME_STATE, PublishTopic},
     },
     mqtt::{
         publishes::{Ticket, Verdict},
@@ -31,17 +32,19 @@ impl<S> Connection<S> {
     pub(super) fn accept(
         &mut self,
         ticket: Ticket,
-        topic: PublishTopic,
+        topic: &PublishTopic,
         payload: &Bytes,
         now: Instant,
     ) {
         match topic {
             PublishTopic::Send(conversation) => {
-                self.accept_message(ticket, conversation, payload, now);
+                self.accept_message(ticket, *conversation, payload, now);
             }
             PublishTopic::Receipts(conversation) => {
-                self.accept_report(ticket, conversation, payload);
+                self.accept_report(ticket, *conversation, payload);
             }
+            PublishTopic::State => self.accept_state(ticket, payload),
+            PublishTopic::Request(_) => unreachable!("a request is an action of its own"),
         }
     }
 
@@ -108,6 +111,22 @@ impl<S> Connection<S> {
             .bridge
             .receipts()
             .report(self.held.user, conversation, report, reply);
+    }
+
+    /// Acknowledged at once: what a device says of itself ends with its connection.
+    fn accept_state(&mut self, ticket: Ticket, payload: &Bytes) {
+        match Activity::from_payload(payload) {
+            Ok(activity) => {
+                let receipts = self.shared.bridge.receipts();
+                receipts.state(self.held, activity);
+                self.session.handle_verdict(ticket, Verdict::Done);
+            }
+            Err(error) => {
+                let why = format!("{error}; send {{\"state\": \"background\"}}");
+                let (code, topic) = (ReasonCode::PAYLOAD_FORMAT_INVALID, ME_STATE.to_owned());
+                self.refuse(ticket, code, &why, topic, None);
+            }
+        }
     }
 
     pub(super) fn handle_event(&mut self, event: Event) {

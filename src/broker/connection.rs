@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     bridge::{
+        conversations::Caller,
         mailbox::{Event, Mailbox},
         sessions::Held,
     },
@@ -52,6 +53,7 @@ pub(super) struct Connection<S> {
     pub(super) stream: S,
     pub(super) held: Held,
     pub(super) subject: Subject,
+    is_admin: bool,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) session: Session,
     decoder: Decoder,
@@ -106,12 +108,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let Opened {
             place,
             held,
-            subject,
+            caller,
             mailbox,
             session,
             decoder,
             inbound,
         } = *opened;
+        let Caller {
+            subject, is_admin, ..
+        } = caller;
         tracing::debug!(user = %subject, device = held.device.0, "connected");
         // Boxed: it is moved once, and the task around it stays small.
         let connection = Box::new(Self {
@@ -119,6 +124,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             stream,
             held,
             subject,
+            is_admin,
             mailbox,
             session,
             decoder,
@@ -214,6 +220,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Completed::Page { page, entries } => {
                 self.session.handle_page(page, entries);
             }
+            Completed::Answered { ask, answer } => self.session.handle_answer(&ask, &answer),
             Completed::TakenOver => self.handle_event(Event::TakenOver),
         }
         Poll::Ready(())
@@ -253,7 +260,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     topic,
                     payload,
                 } => {
-                    self.accept(ticket, topic, &payload, now);
+                    self.accept(ticket, &topic, &payload, now);
                 }
                 Action::Persist(change) => {
                     let expiry_seconds = self.session.session_expiry_seconds();
@@ -263,12 +270,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     });
                 }
                 Action::Read(page) => self.operations.push_back(Operation::Read(page)),
+                Action::Request(ask) => {
+                    let caller = self.caller();
+                    self.operations.push_back(Operation::Answer { ask, caller });
+                }
                 Action::Remember(unsettled) => {
                     let Held {
                         device, generation, ..
                     } = self.held;
                     let receipts = self.shared.bridge.receipts();
                     receipts.remember(device, generation, inflight(unsettled));
+                }
+                Action::Suspect(is_suspect) => {
+                    self.shared.bridge.receipts().suspect(self.held, is_suspect);
                 }
                 Action::Close { reason } => self.end(cause(reason)),
             }
@@ -289,6 +303,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match ready!(read_into(&mut self.stream, cx, &mut self.inbound)) {
             Ok(0) | Err(_) => self.end(DisconnectCause::Network),
             Ok(_) => {
+                self.session.handle_sign_of_life();
                 self.decode(now);
             }
         }
@@ -382,6 +397,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let dropped = self.session.take_events_dropped();
         if dropped > 0 {
             self.shared.metrics.events_dropped.inc_by(dropped.into());
+        }
+    }
+
+    fn caller(&self) -> Caller {
+        Caller {
+            subject: self.subject.clone(),
+            user: self.held.user,
+            is_admin: self.is_admin,
         }
     }
 

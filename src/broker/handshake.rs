@@ -18,12 +18,13 @@ use super::{
 use crate::{
     bridge::{
         BridgeError,
+        conversations::Caller,
         identity::Identity,
         mailbox::Mailbox,
         sessions::{Connecting, Held},
     },
     domain::{
-        ids::{ConversationId, Subject, UserId},
+        ids::{ConversationId, UserId},
         message::Position,
     },
     mqtt::{
@@ -47,7 +48,7 @@ const CONNECT_BYTES_MAX: u32 = 16_384;
 pub(super) struct Opened<'a> {
     pub place: Place<'a>,
     pub held: Held,
-    pub subject: Subject,
+    pub caller: Caller,
     pub mailbox: Arc<Mailbox>,
     pub session: Session,
     pub decoder: Decoder,
@@ -132,14 +133,14 @@ where
             let Begun {
                 place,
                 held,
-                subject,
+                caller,
                 mailbox,
                 session,
             } = begun;
             Ok(Box::new(Opened {
                 place,
                 held,
-                subject,
+                caller,
                 mailbox,
                 session,
                 decoder,
@@ -212,7 +213,7 @@ async fn refuse<S: AsyncWrite + Unpin>(
 struct Begun<'a> {
     place: Place<'a>,
     held: Held,
-    subject: Subject,
+    caller: Caller,
     mailbox: Arc<Mailbox>,
     session: Session,
 }
@@ -270,7 +271,11 @@ async fn begin<'a>(shared: &'a Shared, connect: &Connect) -> Result<Begun<'a>, R
     Ok(Begun {
         place,
         held,
-        subject: identity.subject,
+        caller: Caller {
+            subject: identity.subject,
+            user,
+            is_admin: identity.is_admin,
+        },
         mailbox,
         session,
     })

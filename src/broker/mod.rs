@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     bridge::{Bridge, identity::Keys},
-    config::{AuthConfig, MessageConfig, MqttConfig},
+    config::{Config, MqttConfig},
     mqtt::session::Limits,
     telemetry::metrics::BrokerMetrics,
 };
@@ -58,21 +58,20 @@ impl Broker {
     pub fn new(
         bridge: Bridge,
         keys: Arc<Keys>,
-        mqtt: &MqttConfig,
-        auth: &AuthConfig,
-        message: &MessageConfig,
+        config: &Config,
         metrics: BrokerMetrics,
         tasks: TaskTracker,
     ) -> Self {
+        let mqtt = &config.mqtt;
         let permits = mqtt.connections_max.get().min(Semaphore::MAX_PERMITS);
         Self(Arc::new(Shared {
             bridge,
             keys,
             hub: Hub::default(),
-            limits: Arc::new(limits(mqtt, auth)),
+            limits: Arc::new(limits(config)),
             config: mqtt.clone(),
-            message_bytes_max: message.bytes_max,
-            leeway: auth.leeway,
+            message_bytes_max: config.message.bytes_max,
+            leeway: config.auth.leeway,
             metrics,
             permits: Arc::new(Semaphore::new(permits)),
             handshakes: Semaphore::new(HANDSHAKES_MAX),
@@ -86,7 +85,8 @@ impl Broker {
     }
 }
 
-fn limits(mqtt: &MqttConfig, auth: &AuthConfig) -> Limits {
+fn limits(config: &Config) -> Limits {
+    let mqtt = &config.mqtt;
     Limits {
         keep_alive_max: mqtt.keep_alive_max,
         session_expiry_max: mqtt.session_expiry_max,
@@ -99,6 +99,7 @@ fn limits(mqtt: &MqttConfig, auth: &AuthConfig) -> Limits {
         outbound_bytes_max: mqtt.outbound_bytes_max,
         backlog_entries_max: mqtt.backlog_entries_max.get(),
         publishes_per_second: mqtt.publishes_per_second,
-        expiry_warning: auth.expiry_warning,
+        expiry_warning: config.auth.expiry_warning,
+        suspect_after: config.push.grace_connected,
     }
 }

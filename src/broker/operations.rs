@@ -8,14 +8,18 @@ use super::Shared;
 use crate::{
     bridge::{
         BridgeError,
+        conversations::Caller,
         receipts::Inflight,
         sessions::{Held, Missed, Wanted},
     },
-    domain::message::{Position, SharedEntry},
+    domain::{
+        message::{Position, SharedEntry},
+        request::{Answer, Request},
+    },
     mqtt::{
         packet::PacketId,
         replay::{PageRequest, Pending},
-        session::SubscriptionChange,
+        session::{Ask, SubscriptionChange},
         subscriptions::Coverage,
     },
 };
@@ -28,6 +32,10 @@ pub(super) enum Operation {
         expiry_seconds: u32,
     },
     Read(PageRequest),
+    Answer {
+        ask: Box<Ask>,
+        caller: Caller,
+    },
 }
 
 /// How it ended.
@@ -39,6 +47,10 @@ pub(super) enum Completed {
     Page {
         page: PageRequest,
         entries: Option<Vec<SharedEntry>>,
+    },
+    Answered {
+        ask: Box<Ask>,
+        answer: Answer,
     },
     /// Another node has taken the session.
     TakenOver,
@@ -55,6 +67,18 @@ impl Operation {
                     expiry_seconds,
                 } => persist(&shared, held, change, expiry_seconds).await,
                 Self::Read(page) => read(&shared, held, page).await,
+                Self::Answer { ask, caller } => {
+                    let Request {
+                        operation,
+                        arguments,
+                        ..
+                    } = &ask.request;
+                    let answer = shared
+                        .bridge
+                        .request(&caller, held.device, operation, arguments.clone())
+                        .await;
+                    Completed::Answered { ask, answer }
+                }
             }
         })
     }

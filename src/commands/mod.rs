@@ -9,6 +9,8 @@ mod doctor;
 mod failure;
 mod migrate;
 mod output;
+mod push;
+mod rest;
 mod send;
 mod serve;
 mod tail;
@@ -28,6 +30,7 @@ Examples:
   homing conversation create alice bob            prints the conversation id
   homing tail CID --user bob --client-id phone    what bob's phone receives
   homing send CID 'on my way' --user alice        returns when the message is stored
+  homing push explain bob CID 17                  which devices a message woke, or why not
   homing doctor                                   what is wrong with this machine
 
 Exit codes: 0 done, 1 failure, 2 usage, 3 refused by the server, 4 no server or no store.
@@ -62,6 +65,8 @@ enum Command {
     #[command(subcommand)]
     Conversation(conversation::Conversation),
     Send(send::Send),
+    #[command(subcommand)]
+    Push(push::Push),
     Tail(tail::Tail),
     Migrate(migrate::Migrate),
     CheckConfig(check_config::CheckConfig),
@@ -83,6 +88,7 @@ async fn dispatch(sources: &Sources, command: Command) -> Result<(), Failure> {
         Command::Token(token) => token.run(&sources.load(None)?),
         Command::Conversation(conversation) => conversation.run(sources.load(None)?).await,
         Command::Send(send) => send.run(sources.load(None)?).await,
+        Command::Push(push) => push.run(sources.load(None)?).await,
         Command::Tail(tail) => tail.run(sources.load(None)?).await,
         Command::Migrate(migrate) => migrate.run(sources).await,
         Command::CheckConfig(check_config) => check_config.run(sources),

@@ -8,6 +8,14 @@
 //!
 //! `body` is the application's: it is copied as it is, never opened. Members that this
 //! version does not know are kept and delivered.
+//!
+//! Three of the kept members steer the push notifications of a message, and are checked:
+//!
+//! ```text
+//!   "urgent": true             wakes also in quiet hours
+//!   "mentions": ["bob"]        these users are told although they muted the conversation
+//!   "expires_at": 1766400600000  not worth a push after it, in milliseconds since 1970
+//! ```
 
 use std::{borrow::Cow, fmt};
 
@@ -32,6 +40,11 @@ pub const KIND_TEXT: &str = "text";
 pub const KIND_MEMBERSHIP: &str = "homing.membership";
 /// Types that begin so are the server's own.
 const KIND_RESERVED_PREFIX: &str = "homing.";
+/// The most users that one message mentions.
+pub const MENTIONS_MAX: usize = 50;
+/// The latest `expires_at`, the end of the year 9999, in milliseconds since 1970: what lies
+/// beyond is no date in the store.
+const EXPIRES_AT_MAX: i64 = 253_402_300_799_999;
 /// Members that only the server sets; whoever sends them is told so.
 const SERVER_MEMBERS: [&str; 3] = ["seq", "from", "at"];
 
@@ -97,7 +110,12 @@ impl<'de> Visitor<'de> for ContentVisitor {
                 name if extra.iter().any(|(known, _)| known == name) => {
                     return Err(de::Error::custom(format!("`{name}` appears twice")));
                 }
-                _ => extra.push((key, map.next_value()?)),
+                name => {
+                    let check = push_check(name);
+                    let value: &RawValue = map.next_value()?;
+                    check(value.get()).map_err(de::Error::custom)?;
+                    extra.push((key, value));
+                }
             }
         }
         let id = ClientMessageId::new(id.unwrap_or_default()).map_err(de::Error::custom)?;
@@ -133,6 +151,37 @@ fn check_kind(kind: &str) -> Result<(), &'static str> {
         return Err("types that begin with `homing.` are the server's");
     }
     Ok(())
+}
+
+/// What a member must be beside JSON; `null` stands for its absence.
+fn push_check(name: &str) -> fn(&str) -> Result<(), &'static str> {
+    match name {
+        "urgent" => check_urgent,
+        "mentions" => check_mentions,
+        "expires_at" => check_expires_at,
+        _ => |_| Ok(()),
+    }
+}
+
+fn check_urgent(json: &str) -> Result<(), &'static str> {
+    match serde_json::from_str::<Option<bool>>(json) {
+        Ok(_) => Ok(()),
+        Err(_) => Err("`urgent` is true or false"),
+    }
+}
+
+fn check_mentions(json: &str) -> Result<(), &'static str> {
+    match serde_json::from_str::<Option<Vec<Subject>>>(json) {
+        Ok(mentions) if mentions.as_ref().map_or(0, Vec::len) <= MENTIONS_MAX => Ok(()),
+        _ => Err("`mentions` is a list of at most 50 user names"),
+    }
+}
+
+fn check_expires_at(json: &str) -> Result<(), &'static str> {
+    match serde_json::from_str::<Option<i64>>(json) {
+        Ok(None | Some(1..=EXPIRES_AT_MAX)) => Ok(()),
+        _ => Err("`expires_at` is a time in milliseconds since 1970, as 1766400600000"),
+    }
 }
 
 fn extra_object(extra: &[(Cow<'_, str>, &RawValue)]) -> Result<Bytes, serde_json::Error> {
@@ -268,6 +317,59 @@ mod tests {
         let content = read(r#"{"id":"1","body":"hi"}"#).unwrap();
         assert_eq!((content.kind.as_str(), content.reply_to), (KIND_TEXT, None));
         assert!(content.extra.is_empty());
+    }
+
+    /// Goal: what steers a push is delivered as it was sent, and means nothing to the envelope.
+    #[test]
+    fn members_for_push_are_kept_as_they_are() {
+        let many: Vec<_> = (0..MENTIONS_MAX).map(|user| format!("u{user}")).collect();
+        for members in [
+            serde_json::json!({"urgent": true, "mentions": ["bob"], "expires_at": 1}),
+            serde_json::json!({"urgent": false, "mentions": many, "expires_at": EXPIRES_AT_MAX}),
+            serde_json::json!({"urgent": null, "mentions": null, "expires_at": null}),
+            serde_json::json!({"mentions": []}),
+        ] {
+            let mut sent = members.clone();
+            sent["id"] = "1".into();
+            sent["body"] = 1.into();
+            let delivered = stored(&read(&sent.to_string()).unwrap());
+            for (name, value) in members.as_object().unwrap() {
+                assert_eq!(delivered.get(name), Some(value), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn members_for_push_are_refused_with_a_cure() {
+        let many = serde_json::json!(vec!["bob"; MENTIONS_MAX + 1]).to_string();
+        let later = (EXPIRES_AT_MAX + 1).to_string();
+        for (name, value, says) in [
+            ("urgent", "1", "true or false"),
+            ("urgent", "\"true\"", "true or false"),
+            ("mentions", "\"bob\"", "50 user names"),
+            ("mentions", "[1]", "50 user names"),
+            ("mentions", "[\"\"]", "50 user names"),
+            ("mentions", "[\"a/b\"]", "50 user names"),
+            ("mentions", "[null]", "50 user names"),
+            ("mentions", many.as_str(), "50 user names"),
+            ("expires_at", "0", "milliseconds"),
+            ("expires_at", "-5", "milliseconds"),
+            ("expires_at", "1.5", "milliseconds"),
+            ("expires_at", "\"2026-01-01\"", "milliseconds"),
+            ("expires_at", "99999999999999999999", "milliseconds"),
+            ("expires_at", later.as_str(), "milliseconds"),
+        ] {
+            let json = format!(r#"{{"id":"1","body":1,"{name}":{value}}}"#);
+            let error = read(&json).unwrap_err().to_string();
+            assert!(
+                error.contains(name) && error.contains(says),
+                "{json}: {error}"
+            );
+        }
+        let error = read(r#"{"id":"1","body":1,"urgent":true,"urgent":false}"#);
+        assert!(error.unwrap_err().to_string().contains("twice"));
+        // An escape does not hide a member from its check.
+        assert!(read(r#"{"id":"1","body":1,"urg\u0065nt":1}"#).is_err());
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! The nouns every other module speaks in. No I/O, no clock, no async.
 
+pub mod address;
 pub mod envelope;
 pub mod ids;
 pub mod message;
+pub mod problem;
 pub mod push;
 pub mod receipt;
+pub mod request;
 pub mod topic;

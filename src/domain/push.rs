@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Who carries a notification to the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -87,6 +88,24 @@ pub enum Activity {
 pub struct InvalidActivity;
 
 impl Activity {
+    /// Reads the payload of `me/state`: a bare word, a JSON string, or `{"state": "away"}`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidActivity`] if it is anything else.
+    pub fn from_payload(payload: &[u8]) -> Result<Self, InvalidActivity> {
+        let text = std::str::from_utf8(payload).map_err(|_| InvalidActivity)?;
+        match serde_json::from_str(text) {
+            Ok(Value::String(word)) => word.parse(),
+            Ok(Value::Object(members)) => match members.get("state") {
+                Some(Value::String(word)) => word.parse(),
+                _ => Err(InvalidActivity),
+            },
+            Ok(_) => Err(InvalidActivity),
+            Err(_) => text.trim().parse(),
+        }
+    }
+
     /// As it is stored.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -107,6 +126,51 @@ impl FromStr for Activity {
             "background" => Ok(Self::Background),
             "away" => Ok(Self::Away),
             _ => Err(InvalidActivity),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_a_word_in_any_of_three_forms() {
+        for payload in [
+            "away",
+            "away\n",
+            "\"away\"",
+            " \"away\" ",
+            r#"{"state": "away"}"#,
+        ] {
+            let read = Activity::from_payload(payload.as_bytes());
+            assert_eq!(read, Ok(Activity::Away), "{payload}");
+        }
+        for known in [Activity::Active, Activity::Background, Activity::Away] {
+            assert_eq!(Activity::from_payload(known.as_str().as_bytes()), Ok(known));
+        }
+    }
+
+    #[test]
+    fn what_is_no_state_is_refused() {
+        let payloads: [&[u8]; 10] = [
+            b"",
+            b"Away",
+            b"asleep",
+            b"null",
+            b"7",
+            b"[\"away\"]",
+            b"{}",
+            b"{\"state\":7}",
+            b"\xff",
+            b"{\"state\":\"x\"}",
+        ];
+        for payload in payloads {
+            assert_eq!(
+                Activity::from_payload(payload),
+                Err(InvalidActivity),
+                "{payload:?}"
+            );
         }
     }
 }

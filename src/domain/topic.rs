@@ -5,6 +5,8 @@
 //!   c/{cid}/messages   server → device   the log
 //!   c/{cid}/receipts   both              how far participants have got
 //!   me/device          server → device   replies, refusals and limits, for this device alone
+//!   me/state           device → server   whether somebody looks at the device
+//!   q/{operation}      device → server   a request, answered on me/device or its Response Topic
 //! ```
 //!
 //! Whether a user may use a topic is not decided here: a filter such as `c/#` is
@@ -14,14 +16,22 @@ use super::ids::ConversationId;
 
 /// Where refusals and warnings for one device arrive.
 pub const ME_DEVICE: &str = "me/device";
+/// Where a device says whether somebody looks at it.
+pub const ME_STATE: &str = "me/state";
+/// The longest name of an operation, in bytes.
+pub const OPERATION_BYTES_MAX: usize = 64;
 
 /// What a device may publish to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PublishTopic {
     /// `c/{cid}/send`
     Send(ConversationId),
     /// `c/{cid}/receipts`
     Receipts(ConversationId),
+    /// [`ME_STATE`]
+    State,
+    /// `q/{operation}`, of which the name alone is known to be well-formed.
+    Request(Box<str>),
 }
 
 /// Why a topic name or filter is not one of ours.
@@ -34,7 +44,9 @@ pub enum TopicError {
     #[error("a wildcard stands alone in its level, and # only in the last one")]
     InvalidFilter,
     /// A well-formed topic that no device may use.
-    #[error("this topic is not granted to devices; use c/{{conversation}}/send or /receipts")]
+    #[error(
+        "this topic is not granted to devices; use c/{{conversation}}/send or /receipts, me/state, or q/{{operation}}"
+    )]
     NotGranted,
 }
 
@@ -48,6 +60,16 @@ impl PublishTopic {
         if name.is_empty() || name.contains(['+', '#', '\0']) {
             return Err(TopicError::InvalidName);
         }
+        if name == ME_STATE {
+            return Ok(Self::State);
+        }
+        if let Some(operation) = name.strip_prefix("q/") {
+            return if is_operation(operation) {
+                Ok(Self::Request(operation.into()))
+            } else {
+                Err(TopicError::NotGranted)
+            };
+        }
         let (conversation, leaf) = name
             .strip_prefix("c/")
             .and_then(|rest| rest.split_once('/'))
@@ -59,6 +81,11 @@ impl PublishTopic {
             _ => Err(TopicError::NotGranted),
         }
     }
+}
+
+fn is_operation(name: &str) -> bool {
+    let is_plain = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'/' | b'-');
+    (1..=OPERATION_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_plain)
 }
 
 /// One topic level of a filter: anything, or one value.
@@ -94,7 +121,20 @@ pub enum Filter {
         leaf: Level<Leaf>,
     },
     /// `me/#`, `me/+` or `me/{what}`
-    Me { device: bool },
+    Me(Mine),
+}
+
+/// What a filter covers of that which is for one user or device alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mine {
+    /// `#`: everything.
+    All,
+    /// `+`: whatever has one level.
+    Level,
+    /// [`ME_DEVICE`]
+    Device,
+    /// What no device gets yet.
+    Later,
 }
 
 impl Filter {
@@ -115,8 +155,10 @@ impl Filter {
                 conversation_level(conversation)?,
                 leaf_level(leaf)?,
             )),
-            ["me", "#" | "+" | "device"] => Ok(Self::Me { device: true }),
-            ["me", "inbox" | "presence"] => Ok(Self::Me { device: false }),
+            ["me", "#"] => Ok(Self::Me(Mine::All)),
+            ["me", "+"] => Ok(Self::Me(Mine::Level)),
+            ["me", "device"] => Ok(Self::Me(Mine::Device)),
+            ["me", "inbox" | "presence"] => Ok(Self::Me(Mine::Later)),
             _ => Err(TopicError::NotGranted),
         }
     }
@@ -133,7 +175,7 @@ impl Filter {
                 conversation: id,
                 leaf: level,
             } => id.covers(conversation) && level.covers(&leaf),
-            Self::Me { .. } => false,
+            Self::Me(_) => false,
         }
     }
 
@@ -148,10 +190,18 @@ impl Filter {
         }
     }
 
-    /// Whether it covers [`ME_DEVICE`].
+    /// Whether it covers a topic that begins with `me/`.
     #[must_use]
-    pub fn covers_me_device(&self) -> bool {
-        matches!(self, Self::Me { device: true })
+    pub fn covers_mine(&self, topic: &str) -> bool {
+        let (Self::Me(mine), Some(rest)) = (self, topic.strip_prefix("me/")) else {
+            return false;
+        };
+        match mine {
+            Mine::All => true,
+            Mine::Level => !rest.contains('/'),
+            Mine::Device => topic == ME_DEVICE,
+            Mine::Later => false,
+        }
     }
 }
 
@@ -204,17 +254,30 @@ mod tests {
         assert_eq!(PublishTopic::parse(&send), Ok(PublishTopic::Send(id())));
         let long = format!("c/{}/receipts", id().0);
         assert_eq!(PublishTopic::parse(&long), Ok(PublishTopic::Receipts(id())));
-        for name in ["", "c/+/send", "c/#", "a\0b"] {
+        assert_eq!(PublishTopic::parse("me/state"), Ok(PublishTopic::State));
+        for operation in ["ping", "push/token/set", "quiet-hours/get", "a_1"] {
+            let topic = PublishTopic::parse(&format!("q/{operation}"));
+            assert_eq!(topic, Ok(PublishTopic::Request(operation.into())));
+        }
+        for name in ["", "c/+/send", "c/#", "a\0b", "q/+", "me/+"] {
             assert_eq!(
                 PublishTopic::parse(name),
                 Err(TopicError::InvalidName),
                 "{name}"
             );
         }
+        let long = format!("q/{}", "x".repeat(OPERATION_BYTES_MAX + 1));
         for name in [
             "c",
             "c/x/send",
             "me/device",
+            "me/state/",
+            "q",
+            "q/",
+            "q/Ping",
+            "q/a b",
+            "q/ä",
+            &long,
             "sensor/1",
             "$SYS/x",
             "c/AZjzwgAAcACAAAAAAAAAAQ/messages",
@@ -237,9 +300,20 @@ mod tests {
             &format!("c/{}/messages", ConversationId::random()),
             Leaf::Messages
         ));
-        assert!(Filter::parse("me/#").unwrap().covers_me_device());
+        assert!(!covers("me/#", Leaf::Messages));
         assert_eq!(Filter::parse("c/+/receipts").unwrap().log(), None);
         assert_eq!(Filter::parse("c/#").unwrap().log(), Some(Level::Any));
+    }
+
+    #[test]
+    fn filters_cover_what_is_for_one_device() {
+        let covers = |filter: &str, topic| Filter::parse(filter).unwrap().covers_mine(topic);
+        for filter in ["me/#", "me/+", "me/device"] {
+            assert!(covers(filter, ME_DEVICE), "{filter}");
+        }
+        assert!(covers("me/#", "me/answers/7") && covers("me/+", "me/answers"));
+        assert!(!covers("me/+", "me/answers/7") && !covers("me/device", "me/answers"));
+        assert!(!covers("me/inbox", "me/inbox") && !covers("me/#", "me") && !covers("c/#", "me/x"));
     }
 
     #[test]

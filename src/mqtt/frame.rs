@@ -38,6 +38,8 @@ pub struct Delivery<'a> {
     /// Set when the packet was sent before. [MQTT-3.3.1-1]
     pub is_repeated: bool,
     pub subscription_ids: &'a [NonZeroU32],
+    /// Present if the packet answers a request that had some. [MQTT 5, 4.10]
+    pub correlation_data: Option<&'a [u8]>,
     pub payload: &'a [u8],
 }
 
@@ -66,7 +68,8 @@ impl Delivery<'_> {
             .subscription_ids
             .iter()
             .map(|identifier| 1 + variable_length_bytes(identifier.get() as usize));
-        identifiers.sum::<usize>() + if self.topic_alias.is_some() { 3 } else { 0 }
+        let correlation = self.correlation_data.map_or(0, |data| 3 + data.len());
+        identifiers.sum::<usize>() + correlation + if self.topic_alias.is_some() { 3 } else { 0 }
     }
 
     /// Writes the packet.
@@ -85,6 +88,10 @@ impl Delivery<'_> {
             if let Some(alias) = self.topic_alias {
                 out.put_u8(0x23);
                 out.put_u16(alias);
+            }
+            if let Some(data) = self.correlation_data {
+                out.put_u8(0x09);
+                put_binary(out, data);
             }
             for identifier in self.subscription_ids {
                 out.put_u8(0x0b);
@@ -282,9 +289,13 @@ fn shortened(text: &str) -> &str {
 }
 
 fn put_text(out: &mut BytesMut, text: &str) {
-    let length = u16::try_from(text.len()).expect("topics and reasons of the server are short");
-    out.put_u16(length);
-    out.put_slice(text.as_bytes());
+    put_binary(out, text.as_bytes());
+}
+
+fn put_binary(out: &mut BytesMut, data: &[u8]) {
+    let length = u16::try_from(data.len());
+    out.put_u16(length.expect("topics and reasons are short, and correlation data came so"));
+    out.put_slice(data);
 }
 
 fn variable_length_bytes(value: usize) -> usize {
@@ -330,6 +341,7 @@ mod tests {
                 packet_id: Some(packet_id()),
                 is_repeated: true,
                 subscription_ids: if version == Version::V5 { &ids } else { &[] },
+                correlation_data: Some(b"\xff\0"),
                 payload: &payload,
             };
             let mut out = BytesMut::new();
@@ -358,6 +370,7 @@ mod tests {
         if let Some(properties) = publish.properties {
             assert_eq!(properties.topic_alias.map(NonZeroU16::get), Some(3));
             assert_eq!(properties.subscription_ids.len(), 1);
+            assert_eq!(properties.correlation_data.as_deref(), Some(&b"\xff\0"[..]));
         }
     }
 

@@ -81,6 +81,16 @@ pub struct Publish {
     pub topic_alias: Option<u16>,
     pub payload: Bytes,
     pub is_retained: bool,
+    /// Only a request has it. Boxed: nearly no publish is one.
+    pub reply_to: Option<Box<ReplyTo>>,
+}
+
+/// Where and under what name a client wants its answer. [MQTT 5, 4.10]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReplyTo {
+    /// The Response Topic.
+    pub topic: Option<String>,
+    pub correlation_data: Option<Bytes>,
 }
 
 /// What a client wants to receive.

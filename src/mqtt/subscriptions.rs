@@ -170,12 +170,22 @@ impl Subscriptions {
             .filter_map(|subscription| subscription.identifier)
     }
 
-    /// Whether events for this device alone are wanted.
+    /// Whether a topic that begins with `me/` is wanted.
     #[must_use]
-    pub fn cover_me_device(&self) -> bool {
+    pub fn cover_mine(&self, topic: &str) -> bool {
+        self.covering_mine(topic).next().is_some()
+    }
+
+    /// The identifiers of all subscriptions that cover a topic which begins with `me/`.
+    pub fn identifiers_mine(&self, topic: &str) -> impl Iterator<Item = NonZeroU32> {
+        self.covering_mine(topic)
+            .filter_map(|subscription| subscription.identifier)
+    }
+
+    fn covering_mine(&self, topic: &str) -> impl Iterator<Item = &Subscription> {
         self.0
             .iter()
-            .any(|subscription| subscription.filter.covers_me_device())
+            .filter(move |subscription| subscription.filter.covers_mine(topic))
     }
 
     fn covering(
@@ -244,6 +254,6 @@ mod tests {
             serde_json::from_value::<Subscriptions>(stored).unwrap(),
             all
         );
-        assert!(all.cover_me_device());
+        assert!(all.cover_mine("me/device"));
     }
 }

@@ -339,7 +339,8 @@ pub async fn add(
          on conflict (conversation_id, user_id) do update
          set role = excluded.role, joined_seq = excluded.joined_seq, left_seq = null,
              read_seq = excluded.read_seq, read_ordinal = excluded.read_ordinal,
-             delivered_seq = excluded.delivered_seq, muted_until = null",
+             delivered_seq = excluded.delivered_seq, muted_until = null,
+             mentions_break_mute = true",
         conversation.0,
         user.0.0,
         role.as_str(),

@@ -189,6 +189,31 @@ pub async fn read_before(
     .collect()
 }
 
+/// When an entry was committed, in milliseconds since 1970; none if there is no such entry, or
+/// none that the user may see.
+pub async fn committed_at_millis(
+    conn: &mut PgConnection,
+    conversation: ConversationId,
+    sequence: Sequence,
+    visible_to: Option<UserId>,
+) -> Result<Option<i64>, StoreError> {
+    let millis = sqlx::query_scalar!(
+        r#"select (extract(epoch from m.created_at) * 1000)::bigint as "millis!"
+           from messages m
+           where m.conversation_id = $1 and m.seq = $2 and ($3::bigint is null or exists (
+               select from participants p
+               where p.conversation_id = $1 and p.user_id = $3
+                 and m.seq between p.joined_seq and coalesce(p.left_seq, m.seq)
+           ))"#,
+        conversation.0,
+        sequence.get(),
+        visible_to.map(|user| user.0),
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(millis)
+}
+
 struct Row {
     seq: i64,
     sender_device: Option<i64>,

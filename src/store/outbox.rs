@@ -3,6 +3,8 @@
 //! Each consumer reads on after its own position, in the order of (transaction, id), and
 //! only below the oldest transaction that still runs: a late commit is never skipped.
 
+use std::time::Duration;
+
 use sqlx::PgConnection;
 
 use crate::domain::{ids::ConversationId, message::Sequence};
@@ -73,6 +75,81 @@ async fn read_registered(
     .collect()
 }
 
+/// A row that has waited, and since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AgedRow {
+    pub place: Place,
+    pub conversation: ConversationId,
+    /// The first and the last sequence; nothing lies between them if the row cannot be read.
+    pub from: i64,
+    pub to: i64,
+    /// In milliseconds since 1970.
+    pub created_at_millis: i64,
+}
+
+/// The next rows for a consumer that lets them wait: it ends before the first row younger than
+/// `age`. The time is `at` (in milliseconds since 1970), or that of the database.
+///
+/// Its first read registers the consumer, before the oldest row there is.
+pub async fn read_older_than(
+    conn: &mut PgConnection,
+    consumer: &str,
+    limit: i64,
+    age: Duration,
+    at: Option<i64>,
+) -> Result<Vec<AgedRow>, StoreError> {
+    let age_millis = i64::try_from(age.as_millis()).map_err(StoreError::corrupt)?;
+    let mut rows = read_with_age(conn, consumer, limit, age_millis, at).await?;
+    if rows.is_empty() && register(conn, consumer).await? {
+        rows = read_with_age(conn, consumer, limit, age_millis, at).await?;
+    }
+    let old = rows.iter().take_while(|(_, is_old)| *is_old);
+    Ok(old.map(|(row, _)| *row).collect())
+}
+
+async fn read_with_age(
+    conn: &mut PgConnection,
+    consumer: &str,
+    limit: i64,
+    age_millis: i64,
+    at: Option<i64>,
+) -> Result<Vec<(AgedRow, bool)>, StoreError> {
+    let rows = sqlx::query!(
+        r#"select o.xid::text::bigint as "xid!", o.id, o.aggregate_id,
+                  case when jsonb_typeof(o.payload -> 'from') = 'number'
+                       then (o.payload -> 'from')::bigint else 1 end as "from!",
+                  case when jsonb_typeof(o.payload -> 'to') = 'number'
+                       then (o.payload -> 'to')::bigint else 0 end as "to!",
+                  (extract(epoch from o.created_at) * 1000)::bigint as "created_at_millis!",
+                  o.created_at <= coalesce(to_timestamp($4::bigint / 1000.0), now())
+                      - make_interval(secs => $3::bigint / 1000.0) as "is_old!"
+           from outbox o
+           where (o.xid, o.id) > (select c.xid, c.id from outbox_consumers c where c.name = $1)
+             and o.xid < pg_snapshot_xmin(pg_current_snapshot())
+           order by o.xid, o.id limit $2"#,
+        consumer,
+        limit,
+        age_millis,
+        at,
+    )
+    .fetch_all(conn)
+    .await?;
+    let aged = rows.into_iter().map(|row| {
+        let aged = AgedRow {
+            place: Place {
+                xid: row.xid,
+                id: row.id,
+            },
+            conversation: ConversationId(row.aggregate_id),
+            from: row.from,
+            to: row.to,
+            created_at_millis: row.created_at_millis,
+        };
+        (aged, row.is_old)
+    });
+    Ok(aged.collect())
+}
+
 /// Whether the consumer is new.
 async fn register(conn: &mut PgConnection, consumer: &str) -> Result<bool, StoreError> {
     let done = sqlx::query!(
@@ -82,6 +159,19 @@ async fn register(conn: &mut PgConnection, consumer: &str) -> Result<bool, Store
     .execute(conn)
     .await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// Keeps other nodes from reading as this consumer until the end of the transaction; false if
+/// one of them does already. The first call registers the consumer.
+pub async fn hold(conn: &mut PgConnection, consumer: &str) -> Result<bool, StoreError> {
+    register(conn, consumer).await?;
+    let held = sqlx::query_scalar!(
+        "select name from outbox_consumers where name = $1 for no key update skip locked",
+        consumer,
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(held.is_some())
 }
 
 /// Notes that a consumer is done with everything up to `place`. It never goes back.
@@ -99,6 +189,15 @@ pub async fn advance(
     )
     .execute(conn)
     .await?;
+    Ok(())
+}
+
+/// Forgets a consumer that reads no more, so that it does not hold rows for ever. Should it
+/// read again, it begins with the oldest row there is.
+pub async fn forget(conn: &mut PgConnection, consumer: &str) -> Result<(), StoreError> {
+    sqlx::query!("delete from outbox_consumers where name = $1", consumer)
+        .execute(conn)
+        .await?;
     Ok(())
 }
 

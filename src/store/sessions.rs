@@ -9,6 +9,7 @@ use sqlx::{PgConnection, types::Json};
 use crate::domain::{
     ids::{ConversationId, DeviceId, UserId},
     message::{Position, Sequence},
+    push::Activity,
 };
 
 use super::StoreError;
@@ -168,6 +169,72 @@ pub async fn save_inflight(
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// What a connected device says of itself, and whether it seems to be alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sign {
+    pub device: DeviceId,
+    pub generation: i64,
+    /// None if it said nothing new.
+    pub activity: Option<Activity>,
+    /// None if nothing changed.
+    pub is_suspect: Option<bool>,
+}
+
+/// Writes the signs of connected devices, each at most once. Sessions that were closed or
+/// taken over keep what they have.
+///
+/// Use a transaction of its own: it is not fsynced, since after a crash everybody connects
+/// again and begins as active.
+pub async fn save_signs(conn: &mut PgConnection, signs: &[Sign]) -> Result<(), StoreError> {
+    let devices: Vec<_> = signs.iter().map(|sign| sign.device.0).collect();
+    let generations: Vec<_> = signs.iter().map(|sign| sign.generation).collect();
+    let activities: Vec<_> = signs
+        .iter()
+        .map(|sign| sign.activity.map(|activity| activity.as_str().to_owned()))
+        .collect();
+    let suspects: Vec<_> = signs.iter().map(|sign| sign.is_suspect).collect();
+    sqlx::query!(
+        "with held as (
+             select s.device_id, i.activity, i.is_suspect
+             from unnest($1::bigint[], $2::bigint[], $3::text[], $4::boolean[])
+                 as i (device_id, generation, activity, is_suspect)
+             cross join (select set_config('synchronous_commit', 'off', true)) as no_fsync
+             join sessions s on s.device_id = i.device_id
+             where s.generation = i.generation and s.disconnected_at is null
+             order by s.device_id for no key update of s
+         )
+         update sessions s
+         set activity = coalesce(h.activity, s.activity),
+             suspected_at = case h.is_suspect
+                 when true then coalesce(s.suspected_at, now())
+                 when false then null
+                 else s.suspected_at
+             end
+         from held h where s.device_id = h.device_id",
+        &devices[..],
+        &generations[..],
+        &activities[..] as &[Option<String>],
+        &suspects[..] as &[Option<bool>],
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The MQTT client id of a device; none if there is no such device.
+pub async fn client_id(
+    conn: &mut PgConnection,
+    device: DeviceId,
+) -> Result<Option<String>, StoreError> {
+    let client_id = sqlx::query_scalar!(
+        "select client_id from devices where device_id = $1",
+        device.0
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(client_id)
 }
 
 /// Ends sessions whose devices stayed away too long, at most `limit`; how many it were.

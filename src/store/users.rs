@@ -40,7 +40,8 @@ pub async fn ensure(conn: &mut PgConnection, names: &[Subject]) -> Result<Vec<Us
         .collect()
 }
 
-async fn find(
+/// The users of those names that there are.
+pub(super) async fn find(
     conn: &mut PgConnection,
     names: &[&str],
 ) -> Result<HashMap<String, UserId>, StoreError> {

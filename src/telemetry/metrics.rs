@@ -4,10 +4,17 @@
 //! Labels are closed enums; an id is never a label. A part gets its struct handed in, so a
 //! test makes its own and reads it.
 
+mod push;
+
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
+};
+
+pub use push::{
+    NotificationLabels, NotificationOutcome, ProviderLabel, ProviderLabels, PushMetrics,
+    ReasonLabels,
 };
 
 /// Upper bounds in seconds. One commit takes about 0.3 ms on two quiet cores.
@@ -22,6 +29,7 @@ const BATCH_BUCKETS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 2
 pub struct Metrics {
     pub bridge: BridgeMetrics,
     pub broker: BrokerMetrics,
+    pub push: PushMetrics,
 }
 
 impl Metrics {
@@ -30,6 +38,7 @@ impl Metrics {
         Self {
             bridge: BridgeMetrics::register(registry.sub_registry_with_prefix("bridge")),
             broker: BrokerMetrics::register(registry.sub_registry_with_prefix("broker")),
+            push: PushMetrics::register(registry.sub_registry_with_prefix("push")),
         }
     }
 }

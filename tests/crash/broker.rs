@@ -1,6 +1,7 @@
 //! The real program with its own Postgres, and the ways it is killed.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     net::SocketAddr,
     path::PathBuf,
@@ -27,23 +28,36 @@ pub(crate) struct Addresses {
     pub(crate) http: SocketAddr,
 }
 
+/// What differs from the defaults: a profile, and variables of the environment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Settings {
+    pub(crate) profile: Option<PathBuf>,
+    pub(crate) environment: Vec<(&'static str, &'static str)>,
+}
+
 /// A running broker in a folder of its own, which is kept if the test fails.
 pub(crate) struct Broker {
     folder: Option<TempDir>,
+    settings: Settings,
     child: Child,
     addresses: watch::Sender<Addresses>,
 }
 
 impl Broker {
     pub(crate) async fn start() -> Self {
+        Self::start_with(Settings::default()).await
+    }
+
+    pub(crate) async fn start_with(settings: Settings) -> Self {
         let folder = tempfile::tempdir().unwrap();
         // For the user that Postgres runs as, if that is another one.
         let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(folder.path(), permissions).unwrap();
-        let (child, addresses) = serve(&folder).await;
+        let (child, addresses) = serve(&folder, &settings).await;
         let addresses = watch::Sender::new(addresses);
         Self {
             folder: Some(folder),
+            settings,
             child,
             addresses,
         }
@@ -59,7 +73,7 @@ impl Broker {
 
     /// After [`Broker::kill`]: the same folder, other ports.
     pub(crate) async fn start_again(&mut self) {
-        let (child, addresses) = serve(self.folder.as_ref().unwrap()).await;
+        let (child, addresses) = serve(self.folder.as_ref().unwrap(), &self.settings).await;
         self.child = child;
         self.addresses.send_replace(addresses);
     }
@@ -130,13 +144,20 @@ impl Drop for Broker {
     }
 }
 
-async fn serve(folder: &TempDir) -> (Child, Addresses) {
+async fn serve(folder: &TempDir, settings: &Settings) -> (Child, Addresses) {
     let log = folder.path().join("broker.log");
     let log = File::options().create(true).append(true).open(log).unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_homing"))
         .arg("serve")
         .arg("--data-dir")
         .arg(folder.path().join("data"))
+        .args(
+            settings
+                .profile
+                .iter()
+                .flat_map(|file| [OsStr::new("--config"), file.as_os_str()]),
+        )
+        .envs(settings.environment.iter().copied())
         .env("HOMING__MQTT__LISTEN", "127.0.0.1:0")
         .env("HOMING__HTTP__LISTEN", "127.0.0.1:0")
         .env("HOMING__LOG__FORMAT", "text")

@@ -166,7 +166,7 @@ fn places(user: &str, filter: &str) -> Vec<Place> {
         .collect()
 }
 
-fn token(broker: &Broker, user: &str) -> String {
+pub(crate) fn token(broker: &Broker, user: &str) -> String {
     let token = NewToken {
         subject: &Subject::new(user).unwrap(),
         time_to_live: Duration::from_hours(24),

@@ -19,6 +19,10 @@ mod check;
 mod device;
 mod ledger;
 mod load;
+#[path = "../providers/mod.rs"]
+#[expect(dead_code, unused_imports, reason = "other tests need more of it")]
+mod providers;
+mod push;
 mod rest;
 mod wire;
 

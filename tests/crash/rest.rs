@@ -39,6 +39,24 @@ impl Rest {
             .to_owned()
     }
 
+    /// Registers where a device is woken.
+    pub(crate) async fn put_push_token(&self, token: &str, device: &str, body: &Value) {
+        let http = self.addresses.borrow().http;
+        let url = format!("http://{http}/v1/devices/{device}/push-token");
+        let request = self
+            .client
+            .put(url)
+            .bearer_auth(token)
+            .body(body.to_string());
+        let request = request.header("content-type", "application/json");
+        let answer = request.send().await.unwrap();
+        assert!(
+            answer.status().is_success(),
+            "{}",
+            answer.text().await.unwrap()
+        );
+    }
+
     /// The status and the sequence.
     pub(crate) async fn post(
         &self,

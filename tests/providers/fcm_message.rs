@@ -157,7 +157,7 @@ pub(super) fn check(body: &Value) -> Result<(), String> {
     }
     let apns = &body["message"]["apns"]["payload"];
     if !apns.is_null() && !apns["aps"].is_object() {
-        return Err("apns.payload has no aps".to_owned());
+        return Err("strict: apns.payload has no aps".to_owned());
     }
     if bytes(Some(apns)) > PAYLOAD_BYTES_MAX {
         return Err("APNs message is too big".to_owned());

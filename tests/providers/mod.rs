@@ -32,5 +32,5 @@ pub(crate) use credentials::{APP, KEY_ID, PROJECT, TEAM_ID};
 pub(crate) use fake::{Options, Providers};
 pub(crate) use network::{BlackHole, ConnectProxy};
 pub(crate) use script::{EVERY, Fault, Gate, OAUTH, apns_token};
-pub(crate) use seen::{Kind, Seen};
+pub(crate) use seen::{Accepted, Kind, Seen};
 pub(crate) use subscription::Subscription;

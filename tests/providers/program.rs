@@ -4,10 +4,23 @@
 //!   cargo run --example fake-providers -- FOLDER [APNS_PORT [FCM_PORT [WEB_PORT]]]
 //! ```
 //!
-//! It writes into FOLDER what a broker needs to push through them: `push.toml` is a profile,
-//! `homing serve --config FOLDER/push.toml`; and a subscription of the web that it can decrypt. It prints
-//! `ready …`, and then one line for every notification it accepts. What goes wrong is named in
-//! the token: see `script.rs`.
+//! It writes into FOLDER what a broker needs to push through them: `push.toml` is a profile
+//! (`homing serve --config FOLDER/push.toml`), `web-subscription.json` a subscription of the
+//! web that it can decrypt. It prints `ready …`, and then one line for every notification it
+//! accepts. Any token will do; some have a fault in them:
+//!
+//! ```text
+//!   APNs   64 to 200 hexadecimal digits; the first are `fa17`, a status, and a digit:
+//!          fa174000 BadDeviceToken         fa174001 DeviceTokenNotForTopic
+//!          fa174030 ExpiredProviderToken   fa174290 TooManyRequests
+//!          fa174100 Unregistered           fa174101 ExpiredToken
+//!          fa175000 InternalServerError    fa175030 ServiceUnavailable
+//!          fa170000 slow   fa170001 goaway   fa170002 reset   fa170003 cut
+//!   FCM    fault-404-UNREGISTERED   fault-403-SENDER_ID_MISMATCH   fault-429-QUOTA_EXCEEDED
+//!          fault-503-UNAVAILABLE    fault-slow   fault-goaway   fault-reset   fault-cut
+//!          and anything behind a further hyphen
+//!   Web    https://localhost:PORT/push/fault-410-gone, and so on
+//! ```
 
 #![expect(
     clippy::unwrap_used,
@@ -22,7 +35,7 @@ mod providers;
 
 use std::path::PathBuf;
 
-use providers::{Kind, Options, Providers, Subscription, seen::Accepted};
+use providers::{Accepted, Kind, Options, Providers, Subscription};
 use serde_json::json;
 
 /// Headers that say how the notification is to be delivered.

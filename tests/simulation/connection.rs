@@ -136,6 +136,7 @@ impl Connection {
 
     pub(crate) fn is_quiet(&self) -> bool {
         self.session.as_ref().is_some_and(Session::is_idle)
+            && self.tap.as_ref().is_some_and(|tap| !tap.is_suspect)
             && self.mailbox.events.is_empty()
             && self.operations.is_empty()
             && self.inbound.is_empty()

@@ -1,6 +1,9 @@
 //! What must hold after every step, told from the bytes that a server really wrote.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use homing::{
     domain::{ids::ConversationId, message::Position},
@@ -110,6 +113,9 @@ pub(crate) struct Tap {
     /// Subscribed to anew on this connection.
     begun: BTreeSet<ConversationId>,
     is_over: bool,
+    /// When the server took the last packet of the device.
+    pub(crate) heard_at: Instant,
+    pub(crate) is_suspect: bool,
 }
 
 impl Tap {
@@ -119,6 +125,7 @@ impl Tap {
         packet_bytes_max: Option<u32>,
         inflight_max: u16,
         interrupted: BTreeMap<Place, Option<PacketId>>,
+        now: Instant,
     ) -> Self {
         Self {
             reader: Reader::new(version),
@@ -131,6 +138,8 @@ impl Tap {
             settled: BTreeMap::new(),
             begun: BTreeSet::new(),
             is_over: false,
+            heard_at: now,
+            is_suspect: false,
         }
     }
 
@@ -230,6 +239,20 @@ impl Tap {
         if let Some(place) = self.inflight.remove(&packet_id) {
             watch.acknowledged.insert(place);
         }
+    }
+
+    /// Only who owes an acknowledgement and is silent for so long is suspect; told once.
+    pub(crate) fn suspected(&mut self, is_suspect: bool, now: Instant, after: Duration) -> Check {
+        let (who, silence) = (self.who, now - self.heard_at);
+        ensure(is_suspect != self.is_suspect, || {
+            format!("{who:?}: suspect ({is_suspect}) is told twice")
+        })?;
+        let is_due = !self.inflight.is_empty() && silence >= after;
+        ensure(!is_suspect || is_due, || {
+            format!("{who:?}: suspect after {silence:?}")
+        })?;
+        self.is_suspect = is_suspect;
+        Ok(())
     }
 
     /// Within a connection, cursors only rise.

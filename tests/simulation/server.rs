@@ -127,6 +127,7 @@ impl World {
             packet_bytes_max,
             inflight_max,
             interrupted,
+            self.now,
         ));
         let identity = session::Identity {
             device: device_id(device),
@@ -185,10 +186,10 @@ impl World {
         }
         self.operate(connection);
         self.observe(connection);
-        self.perform(connection);
+        self.perform(connection)?;
         self.hear(connection);
         self.decode(connection)?;
-        self.perform(connection);
+        self.perform(connection)?;
         self.write(connection)?;
         self.settle(connection)
     }
@@ -205,9 +206,12 @@ impl World {
                 let device = connection.device.unwrap();
                 tap.acknowledged(*packet_id, &mut self.watches[device]);
             }
+            if let Some(tap) = &mut connection.tap {
+                tap.heard_at = self.now;
+            }
             session.handle_packet(packet, self.now);
             self.observe(connection);
-            self.perform(connection);
+            self.perform(connection)?;
         }
         Ok(())
     }
@@ -232,9 +236,9 @@ impl World {
         }
     }
 
-    fn perform(&mut self, connection: &mut Connection) {
+    fn perform(&mut self, connection: &mut Connection) -> Check {
         let (Some(session), Some(device)) = (&mut connection.session, connection.device) else {
-            return;
+            return Ok(());
         };
         while let Some(action) = session.poll_action() {
             match action {
@@ -258,6 +262,12 @@ impl World {
                         content,
                     });
                 }
+                Action::Request(_) => unreachable!("no device asks for anything"),
+                Action::Suspect(is_suspect) => {
+                    if let Some(tap) = &mut connection.tap {
+                        tap.suspected(is_suspect, self.now, self.limits.suspect_after)?;
+                    }
+                }
                 Action::Accept { ticket, .. } => session.handle_verdict(ticket, Verdict::Done),
                 Action::Persist(change) => {
                     connection.operations.push_back(Operation::Persist(change));
@@ -271,6 +281,7 @@ impl World {
                 Action::Close { .. } => connection.has_ended = true,
             }
         }
+        Ok(())
     }
 
     /// One step of the operation that runs: it ends in the store, or the session hears of it.
@@ -422,7 +433,7 @@ impl World {
             self.links[link].close();
             return Ok(());
         };
-        self.perform(&mut connection);
+        self.perform(&mut connection)?;
         self.settle(&mut connection)?;
         self.write(&mut connection)?;
         self.links[link].close();

@@ -370,6 +370,7 @@ fn limits(rng: &mut SmallRng) -> Limits {
         backlog_entries_max: rng.random_range(1..8),
         publishes_per_second: if rng.random_bool(0.2) { 5 } else { 0 },
         expiry_warning: Duration::from_mins(1),
+        suspect_after: Duration::from_secs(rng.random_range(1..9)),
     }
 }
 

@@ -31,7 +31,17 @@ impl Place {
             .env("HOMING__MQTT__LISTEN", "127.0.0.1:0")
             .env("HOMING__HTTP__LISTEN", "127.0.0.1:0")
             .env("HOMING__LOG__LEVEL", "warn");
+        let profile = self.0.path().join("profile.toml");
+        if profile.exists() {
+            command.arg("--config").arg(profile);
+        }
         command
+    }
+
+    /// Settings that the environment cannot say.
+    fn with_profile(self, toml: &str) -> Self {
+        fs::write(self.0.path().join("profile.toml"), toml).unwrap();
+        self
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
@@ -240,5 +250,99 @@ fn doctor_fails_where_serve_would() {
     assert!(
         checks.contains(r#""subject":"http.listen","verdict":"fail""#),
         "{checks}"
+    );
+}
+
+const FCM: &str = r#"
+[[push.fcm]]
+app = "my-project"
+service_account = "/nowhere.json"
+"#;
+
+#[test]
+fn a_device_is_registered_and_a_conversation_muted() {
+    let place = Place::new().with_profile(FCM);
+    let _serving = place.serve();
+    let register = |token: &'static str| {
+        let of = ["push", "register", "bob", "my phone"];
+        let to = ["--provider", "fcm", "--app", "my-project"];
+        [&of[..], &to[..], &["--push-token", token]].concat()
+    };
+    // Of "abc", by sha256sum.
+    assert_eq!(place.prints(&register("abc")), "ba7816bf");
+    place.fails(3, "visible ASCII", &register("a b"));
+    let other = ["push", "register", "bob", "phone", "--provider", "apns"];
+    let other = [&other[..], &["--app", "x", "--push-token", "y"]].concat();
+    place.fails(3, "it can push to fcm:my-project:production", &other);
+
+    let cid = place.prints(&["conversation", "create", "alice", "bob"]);
+    let mute = |how: &[&'static str]| {
+        let mute = ["push", "mute", "bob", &cid];
+        place.prints(&[&mute[..], how].concat())
+    };
+    assert_eq!(mute(&["--forever"]), "muted");
+    let until = mute(&["--for", "8h"]);
+    assert!(until.starts_with("muted until 20"), "{until}");
+    assert_eq!(mute(&["--off"]), "not muted");
+    assert_eq!(
+        mute(&["--off", "--json"]),
+        r#"{"mentions":true,"muted_until":null}"#
+    );
+    place.fails(
+        3,
+        "no such conversation",
+        &["push", "mute", "eve", &cid, "--off"],
+    );
+    place.fails(2, "--for", &["push", "mute", "bob", &cid]);
+
+    place.prints(&["send", &cid, "hi", "--user", "alice"]);
+    let alice = place.prints(&["push", "explain", "alice", &cid, "1"]);
+    assert!(
+        alice.starts_with("alice, message 1, committed 20"),
+        "{alice}"
+    );
+    assert!(
+        alice.contains("(no push token)\n  nothing: own message"),
+        "{alice}"
+    );
+    place.fails(3, "no such message", &["push", "explain", "bob", &cid, "2"]);
+    place.fails(
+        3,
+        "never taken part",
+        &["push", "explain", "eve", &cid, "1"],
+    );
+    place.fails(2, "starts at 1", &["push", "explain", "bob", &cid, "0"]);
+    let json = place.prints(&["push", "explain", "bob", &cid, "1", "--json"]);
+    assert!(json.contains(r#""client_id":"my phone""#), "{json}");
+}
+
+#[test]
+fn the_keys_of_apps_are_checked_before_something_is_pushed() {
+    let check = ["push", "check"];
+    Place::new().fails(1, "no app is configured", &check);
+
+    let output = Place::new().with_profile(FCM).run(&check);
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        told.starts_with("fail  fcm:my-project:production: /nowhere.json"),
+        "{told}"
+    );
+
+    let keys = tempfile::tempdir().unwrap();
+    let key = keys.path().join("vapid.pem");
+    let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    fs::write(&key, pem).unwrap();
+    let web = format!(
+        "[[push.web]]\napp = \"chat.example.com\"\nvapid_key = {key:?}\nsubject = \"mailto:a@example.com\""
+    );
+    let place = Place::new().with_profile(&web);
+    assert_eq!(
+        place.prints(&check),
+        "ok    webpush:chat.example.com:production"
+    );
+    assert_eq!(
+        place.prints(&["push", "check", "--json"]),
+        r#"[{"problem":null,"route":"webpush:chat.example.com:production"}]"#
     );
 }

@@ -225,3 +225,24 @@ async fn a_full_disk_refuses_nothing_and_acknowledges_nothing(pool: PgPool) {
     assert_eq!(listener.drain(2, 4).await, ["a", "b", "c"]);
     broker.stop().await;
 }
+
+/// A request over MQTT is not repeated by the server: the device is told to.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_request_is_answered_that_postgres_is_away(pool: PgPool) {
+    let (broker, proxy) = start(&pool, &[]).await;
+    let conversation = broker.conversation(&["alice"]).await;
+    let mut phone = broker.listener("alice", "phone").await;
+    let arguments = json!({"conversation": conversation}).to_string();
+    let mut ask = async || {
+        phone.publish("q/conversation", arguments.as_bytes()).await;
+        let answer = phone.delivery().await.json();
+        assert_eq!(phone.puback().await.code, 0);
+        answer["status"].as_u64().unwrap()
+    };
+    assert_eq!(ask().await, 200);
+    proxy.cut();
+    assert_eq!(ask().await, 503);
+    proxy.heal();
+    until("an answer", async || ask().await == 200).await;
+    broker.stop().await;
+}

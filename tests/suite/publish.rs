@@ -85,6 +85,16 @@ async fn a_publish_that_is_refused_says_why(pool: PgPool) {
             0x99,
         ),
         (format!("c/{mine}/send"), long.as_bytes(), 0x99),
+        (
+            format!("c/{mine}/send"),
+            br#"{"id":"1","body":1,"mentions":["a/b"]}"#,
+            0x99,
+        ),
+        (
+            format!("c/{mine}/send"),
+            br#"{"id":"1","body":1,"expires_at":"soon"}"#,
+            0x99,
+        ),
         (format!("c/{mine}/receipts"), b"[]", 0x99),
         (format!("c/{mine}/receipts"), br#"{"read":0}"#, 0x99),
         (format!("c/{foreign}/receipts"), br#"{"read":1}"#, 0x87),

@@ -73,6 +73,8 @@ pub(crate) enum Scenario {
     Offline(Offline),
     /// Persistent sessions with nothing new come back at once.
     ConnectStorm(ConnectStorm),
+    /// Devices that are away are pushed, each once, through fake providers.
+    Push(Push),
 }
 
 /// How one sender sends.
@@ -153,6 +155,21 @@ pub(crate) struct ConnectStorm {
     /// Sessions that come back at once.
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: u32,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Push {
+    /// Devices, each in a conversation of its own, with one message each.
+    #[arg(long, default_value_t = 16_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) devices: u32,
+    /// Messages per second of all senders together.
+    #[arg(long, value_name = "PER SECOND", default_value_t = 1000.0, value_parser = positive)]
+    pub(crate) rate: f64,
+    /// The bundle id that the server is configured with.
+    #[arg(long, default_value = "com.example.chat")]
+    pub(crate) app: String,
+    #[command(flatten)]
+    pub(crate) sending: Sending,
 }
 
 fn positive(text: &str) -> Result<f64, String> {

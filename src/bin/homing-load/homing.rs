@@ -25,14 +25,14 @@ pub(crate) enum HomingError {
         #[source]
         source: reqwest::Error,
     },
-    #[error("the server refused a conversation with {status}: {text}")]
+    #[error("the server refused a request with {status}: {text}")]
     Refused { status: u16, text: String },
 }
 
 pub(crate) struct Homing {
     key: EncodingKey,
     http: reqwest::Client,
-    conversations_url: String,
+    url: String,
     admin_token: String,
 }
 
@@ -71,8 +71,8 @@ impl Homing {
             .http
             .as_deref()
             .unwrap_or(&running.http)
-            .trim_end_matches('/');
-        let conversations_url = format!("{url}/v1/conversations");
+            .trim_end_matches('/')
+            .to_owned();
         let http = reqwest::Client::new();
         let mqtt = args.mqtt.clone().unwrap_or(running.mqtt);
         let pids = [running.pid]
@@ -83,7 +83,7 @@ impl Homing {
             Self {
                 key,
                 http,
-                conversations_url,
+                url,
                 admin_token,
             },
             Running { mqtt, pids },
@@ -104,34 +104,56 @@ impl Homing {
             id: String,
         }
 
-        let url = &self.conversations_url;
-        let unreachable = |source| HomingError::Unreachable {
-            url: url.clone(),
-            source,
-        };
         let body = serde_json::json!({ "participants": users });
-        let request = self
-            .http
-            .post(url)
-            .bearer_auth(&self.admin_token)
-            .json(&body);
-        let answer = request.send().await.map_err(unreachable)?;
-        let status = answer.status();
-        if status.is_success() {
-            return Ok(answer.json::<Created>().await.map_err(unreachable)?.id);
-        }
-        let text = answer.text().await.unwrap_or_default();
-        Err(HomingError::Refused {
-            status: status.as_u16(),
-            text,
-        })
+        let url = format!("{}/v1/conversations", self.url);
+        let request = self.http.post(&url).bearer_auth(&self.admin_token);
+        let text = answer(&url, request.json(&body)).await?;
+        let created = serde_json::from_str::<Created>(&text);
+        created
+            .map(|created| created.id)
+            .map_err(|_| HomingError::Refused { status: 201, text })
     }
+
+    /// Registers where the device of `user`, which has the same name, is woken.
+    pub(crate) async fn put_push_token(
+        &self,
+        user: &str,
+        body: &serde_json::Value,
+    ) -> anyhow::Result<()> {
+        let url = format!("{}/v1/devices/{user}/push-token", self.url);
+        let request = self.http.put(&url).bearer_auth(self.token(user)?);
+        answer(&url, request.json(body)).await?;
+        Ok(())
+    }
+
+    /// The text of `/metrics`.
+    pub(crate) async fn metrics(&self) -> Result<String, HomingError> {
+        let url = format!("{}/metrics", self.url);
+        answer(&url, self.http.get(&url)).await
+    }
+}
+
+async fn answer(url: &str, request: reqwest::RequestBuilder) -> Result<String, HomingError> {
+    let unreachable = |source| HomingError::Unreachable {
+        url: url.to_owned(),
+        source,
+    };
+    let answer = request.send().await.map_err(unreachable)?;
+    let status = answer.status();
+    let text = answer.text().await.map_err(unreachable)?;
+    if status.is_success() {
+        return Ok(text);
+    }
+    Err(HomingError::Refused {
+        status: status.as_u16(),
+        text,
+    })
 }
 
 impl std::fmt::Debug for Homing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Homing")
-            .field("conversations_url", &self.conversations_url)
+            .field("url", &self.url)
             .finish_non_exhaustive()
     }
 }

@@ -15,6 +15,7 @@ mod clock;
 mod histogram;
 mod homing;
 mod inbox;
+mod metrics;
 mod pacer;
 mod payload;
 mod process;
@@ -44,7 +45,7 @@ use crate::{
     client::ClientError,
     homing::HomingError,
     report::Report,
-    scenario::{fanout, idle, offline, pairs, storm},
+    scenario::{fanout, idle, offline, pairs, push, storm},
     target::Target,
     traffic::Run,
 };
@@ -90,6 +91,7 @@ async fn measure(cli: &Cli) -> anyhow::Result<Report> {
         Scenario::Idle(args) => idle::run(&run, args).await,
         Scenario::Offline(args) => offline::run(run, args).await,
         Scenario::ConnectStorm(args) => storm::run(run, args).await,
+        Scenario::Push(args) => push::run(&run, args).await,
     }
 }
 

@@ -81,6 +81,13 @@ impl Target {
         }
     }
 
+    pub(crate) fn homing(&self) -> Option<&Homing> {
+        match &self.kind {
+            Kind::Homing(homing) => Some(homing),
+            Kind::Plain { .. } => None,
+        }
+    }
+
     pub(crate) fn run_name(&self) -> String {
         String::from_utf8_lossy(&self.run).into_owned()
     }

@@ -8,15 +8,18 @@
 mod create;
 mod participants;
 mod reading;
+mod shown;
 
 pub use create::{Creation, TITLE_BYTES_MAX};
 pub use reading::{Page, Range};
+pub use shown::{PageWanted, Shown};
 
 use super::{Accepted, Bridge, BridgeError, MembershipChange, Refusal, identity::Identity};
 use crate::{
     domain::{
         ids::{ConversationId, Subject, UserId},
         message::{Content, NewMessage},
+        problem::ProblemKind,
     },
     store::{
         StoreError,
@@ -52,6 +55,22 @@ pub enum ConversationError {
     Unavailable,
     #[error("store")]
     Store(#[from] StoreError),
+}
+
+impl ConversationError {
+    /// The kind of problem that it is for whoever asks.
+    #[must_use]
+    pub fn kind(&self) -> ProblemKind {
+        match self {
+            Self::NotFound => ProblemKind::NotFound,
+            Self::Forbidden(_) => ProblemKind::Forbidden,
+            Self::Conflict(_) => ProblemKind::Conflict,
+            Self::Invalid(_) => ProblemKind::Invalid,
+            Self::Unavailable => ProblemKind::Unavailable,
+            Self::Store(error) if error.is_transient() => ProblemKind::Unavailable,
+            Self::Store(_) => ProblemKind::Internal,
+        }
+    }
 }
 
 impl From<sqlx::Error> for ConversationError {

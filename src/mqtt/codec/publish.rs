@@ -7,7 +7,7 @@ use super::{
     violation,
 };
 use crate::mqtt::{
-    packet::{Packet, Publish, Version},
+    packet::{Packet, Publish, ReplyTo, Version},
     reason::ReasonCode,
 };
 
@@ -28,8 +28,11 @@ pub(super) fn decode(version: Version, flags: u8, mut body: Bytes) -> Result<Pac
     };
     let topic = read_text(&mut body)?;
     let packet_id = packet_id.map(|()| read_packet_id(&mut body)).transpose()?;
-    let topic_alias = match version {
-        Version::V311 => None,
+    let Properties {
+        topic_alias,
+        reply_to,
+    } = match version {
+        Version::V311 => Properties::default(),
         Version::V5 => read_properties(&mut body)?,
     };
     if topic.contains(['+', '#']) {
@@ -49,13 +52,21 @@ pub(super) fn decode(version: Version, flags: u8, mut body: Bytes) -> Result<Pac
         topic_alias,
         payload: body,
         is_retained: flags & 1 != 0,
+        reply_to,
     }))
 }
 
-/// Reads the properties of a PUBLISH and returns its topic alias. [MQTT 5, 3.3.2.3]
-fn read_properties(body: &mut Bytes) -> Result<Option<u16>, CodecError> {
+/// The properties of a PUBLISH that mean something here.
+#[derive(Default)]
+struct Properties {
+    topic_alias: Option<u16>,
+    reply_to: Option<Box<ReplyTo>>,
+}
+
+/// Reads the properties of a PUBLISH. [MQTT 5, 3.3.2.3]
+fn read_properties(body: &mut Bytes) -> Result<Properties, CodecError> {
     let mut properties = take_properties(body)?;
-    let (mut seen, mut topic_alias) = (0_u64, None);
+    let (mut seen, mut read) = (0_u64, Properties::default());
     while let Ok(property) = properties.try_get_u8() {
         let is_repeated = property != 0x26 && property < 64 && seen & (1 << property) != 0;
         if is_repeated {
@@ -76,17 +87,20 @@ fn read_properties(body: &mut Bytes) -> Result<Option<u16>, CodecError> {
                 read_text(&mut properties)?;
             }
             0x08 => {
-                if read_text(&mut properties)?.contains(['+', '#']) {
+                let topic = read_text(&mut properties)?;
+                if topic.contains(['+', '#']) {
                     // [MQTT-3.3.2-14]
                     return Err(violation("a response topic has no wildcards"));
                 }
+                read.reply_to.get_or_insert_default().topic = Some(topic);
             }
             0x09 => {
-                read_binary(&mut properties)?;
+                let data = read_binary(&mut properties)?;
+                read.reply_to.get_or_insert_default().correlation_data = Some(data);
             }
             0x23 => {
                 let alias = properties.try_get_u16().map_err(|_| CUT_OFF)?;
-                topic_alias = Some(alias);
+                read.topic_alias = Some(alias);
             }
             0x26 => {
                 read_text(&mut properties)?;
@@ -101,7 +115,7 @@ fn read_properties(body: &mut Bytes) -> Result<Option<u16>, CodecError> {
             _ => return Err(malformed("PUBLISH has no such property")),
         }
     }
-    Ok(topic_alias)
+    Ok(read)
 }
 
 pub(super) fn decode_puback(version: Version, mut body: Bytes) -> Result<Packet, CodecError> {

@@ -30,6 +30,7 @@ impl Session {
         !self.is_closing
             && self.publishes.len() < publishes_max
             && self.controls.len() < CONTROLS_MAX
+            && self.has_room_for_requests()
             && self.out.len() < 2 * self.limits.outbound_bytes_max
             && self.paused_until(now).is_none()
     }
@@ -38,6 +39,7 @@ impl Session {
     pub fn handle_packet(&mut self, packet: Packet, now: Instant) {
         self.clock = now;
         self.last_heard = now;
+        self.handle_sign_of_life();
         match packet {
             Packet::Publish(publish) => self.handle_publish(publish, now),
             Packet::PubAck { packet_id } => {
@@ -92,6 +94,10 @@ impl Session {
         };
         let ticket = self.publishes.begin(publish.packet_id);
         match PublishTopic::parse(&topic) {
+            Ok(PublishTopic::Request(operation)) => {
+                let reply_to = publish.reply_to.map(|boxed| *boxed).unwrap_or_default();
+                self.request(ticket, operation, &publish.payload, reply_to);
+            }
             Ok(topic) => {
                 let payload = publish.payload;
                 self.actions.push_back(Action::Accept {

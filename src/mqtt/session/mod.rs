@@ -8,11 +8,18 @@
 //! ```text
 //!   PUBLISH ─▶ publishes ─▶ Action::Accept ─▶ verdict ─▶ PUBACK, in order
 //!   notice ─▶ replay ─▶ inflight ─▶ PUBLISH … PUBACK ─▶ settled, in order ─▶ cursor
+//!   q/… ─▶ Action::Request ─▶ answer ─▶ PUBLISH, then PUBACK in its turn
 //! ```
 
 mod incoming;
 mod outgoing;
+mod requests;
+mod silence;
+#[cfg(test)]
+mod tests;
 mod timers;
+
+pub use requests::Ask;
 
 use std::{
     collections::VecDeque,
@@ -39,6 +46,7 @@ use crate::domain::{
     message::Position,
     topic::{Leaf, PublishTopic},
 };
+use silence::Silence;
 
 /// What the server grants every session; shared by all of them.
 #[derive(Clone, Debug)]
@@ -57,6 +65,8 @@ pub struct Limits {
     pub publishes_per_second: u32,
     /// How long before the end of the token the device is warned.
     pub expiry_warning: Duration,
+    /// How long a device may be silent after a delivery before its connection is suspect.
+    pub suspect_after: Duration,
 }
 
 /// What the session was before this connection, as the store remembers it.
@@ -79,12 +89,16 @@ pub enum Action {
         topic: PublishTopic,
         payload: Bytes,
     },
+    /// Do what the device asks for; answer with [`Session::handle_answer`].
+    Request(Box<Ask>),
     /// Store changed subscriptions; answer with [`Session::handle_persisted`].
     Persist(SubscriptionChange),
     /// Read a page of the log; answer with [`Session::handle_page`].
     Read(PageRequest),
     /// Remember what is in flight, should the process die.
     Remember(Vec<(Position, Option<PacketId>)>),
+    /// The device took messages and gives no sign of life (true), or does again.
+    Suspect(bool),
     /// Write what is left and close the connection.
     Close { reason: ReasonCode },
 }
@@ -140,6 +154,7 @@ pub struct Session {
     token_expires: Option<Instant>,
     was_warned: bool,
     remember_at: Option<Instant>,
+    silence: Silence,
     subscriptions: Subscriptions,
     replay: Replay,
     inflight: Inflight,
@@ -154,7 +169,9 @@ pub struct Session {
     settled: Vec<Position>,
     out: BytesMut,
     is_closing: bool,
-    events_dropped: u32,
+    /// Requests that have no answer yet.
+    requests: u8,
+    events_dropped: u16,
 }
 
 /// Who connected, as far as the session must know.
@@ -209,6 +226,7 @@ impl Session {
             token_expires: identity.token_expires,
             was_warned: false,
             remember_at: None,
+            silence: Silence::Excused,
             subscriptions: remembered.subscriptions,
             replay: Replay::new(limits.backlog_entries_max),
             inflight: Inflight::new(inflight_max, interrupted),
@@ -223,6 +241,7 @@ impl Session {
             settled: Vec::new(),
             out: BytesMut::new(),
             is_closing: false,
+            requests: 0,
             events_dropped: 0,
             limits,
         };
@@ -266,7 +285,7 @@ impl Session {
 
     /// Events that a slow reader did not get, since the last call.
     pub fn take_events_dropped(&mut self) -> u32 {
-        std::mem::take(&mut self.events_dropped)
+        std::mem::take(&mut self.events_dropped).into()
     }
 
     /// The next thing to do for the session.

@@ -123,28 +123,21 @@ impl Session {
         }
         let identifiers = self.identifiers(conversation, Leaf::Receipts);
         let topic = format!("c/{conversation}/receipts");
-        self.write_at_most_once(&topic, &identifiers, payload);
+        self.write_at_most_once(&at_most_once(&topic, &identifiers, payload));
     }
 
     /// Something that concerns this device alone.
     pub fn send_event(&mut self, event: &DeviceEvent) {
-        if self.subscriptions.cover_me_device() {
-            self.write_at_most_once(ME_DEVICE, &[], &event.json());
+        if self.subscriptions.cover_mine(ME_DEVICE) {
+            let identifiers: Vec<_> = self.subscriptions.identifiers_mine(ME_DEVICE).collect();
+            self.write_at_most_once(&at_most_once(ME_DEVICE, &identifiers, &event.json()));
         }
     }
 
-    fn write_at_most_once(&mut self, topic: &str, identifiers: &[NonZeroU32], payload: &[u8]) {
-        let delivery = Delivery {
-            topic,
-            topic_alias: None,
-            packet_id: None,
-            is_repeated: false,
-            subscription_ids: identifiers,
-            payload,
-        };
-        let fits = self.fits(&delivery);
+    pub(super) fn write_at_most_once(&mut self, delivery: &Delivery<'_>) {
+        let fits = self.fits(delivery);
         if !fits || self.is_closing || self.out.len() >= self.limits.outbound_bytes_max {
-            self.events_dropped += 1;
+            self.events_dropped = self.events_dropped.saturating_add(1);
             return;
         }
         delivery.write(self.version, &mut self.out);
@@ -186,6 +179,7 @@ impl Session {
                     is_repeated,
                 } => {
                     self.remember_soon();
+                    self.expect_sign_of_life();
                     (Some(packet_id), is_repeated)
                 }
                 Sent::Already => return self.settle_passed(),
@@ -222,6 +216,7 @@ impl Session {
             packet_id,
             is_repeated,
             subscription_ids: &identifiers,
+            correlation_data: None,
             payload,
         };
         if !self.fits(&delivery) {
@@ -242,7 +237,7 @@ impl Session {
         true
     }
 
-    fn fits(&self, delivery: &Delivery<'_>) -> bool {
+    pub(super) fn fits(&self, delivery: &Delivery<'_>) -> bool {
         self.packet_bytes_max
             .is_none_or(|max| delivery.packet_bytes(self.version) <= max.get() as usize)
     }
@@ -267,6 +262,23 @@ impl Session {
         while let Some(position) = self.inflight.settle() {
             self.settled.push(position);
         }
+    }
+}
+
+/// What nobody acknowledges.
+pub(super) fn at_most_once<'a>(
+    topic: &'a str,
+    subscription_ids: &'a [NonZeroU32],
+    payload: &'a [u8],
+) -> Delivery<'a> {
+    Delivery {
+        topic,
+        topic_alias: None,
+        packet_id: None,
+        is_repeated: false,
+        subscription_ids,
+        correlation_data: None,
+        payload,
     }
 }
 

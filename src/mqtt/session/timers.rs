@@ -16,10 +16,14 @@ impl Session {
             .keep_alive
             .map(|keep_alive| self.last_heard + keep_alive);
         let welcome_again = self.paused_until(self.clock);
-        [silent, self.token_moment(), self.remember_at, welcome_again]
-            .into_iter()
-            .flatten()
-            .min()
+        let moments = [
+            silent,
+            self.suspect_moment(),
+            self.token_moment(),
+            self.remember_at,
+            welcome_again,
+        ];
+        moments.into_iter().flatten().min()
     }
 
     /// Looks at the clock.
@@ -40,6 +44,7 @@ impl Session {
                 self.last_heard = now; // nobody listened
             }
         }
+        self.check_silence(now);
         if self.remember_at.is_some_and(|at| now >= at) {
             self.remember_at = None;
             self.actions.push_back(Action::Remember(self.unsettled()));
@@ -50,6 +55,7 @@ impl Session {
     /// Nobody listens to the device until now: its silence does not count.
     pub fn excuse_silence(&mut self, now: Instant) {
         self.last_heard = now;
+        self.excuse_suspicion(now);
     }
 
     fn check_token(&mut self, now: Instant) {

@@ -3,11 +3,16 @@
 mod conversations;
 mod health;
 mod messages;
+mod notifications;
+mod push_tokens;
+mod pushes;
+mod quiet_hours;
 mod receipts;
 mod refusals;
 
 use std::{
     collections::HashMap,
+    io::Write as _,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -48,12 +53,24 @@ impl Api {
 
     /// With settings, as the environment would give them.
     async fn start_with(pool: PgPool, settings: &[(&str, &str)]) -> Self {
-        let data_dir = tempfile::tempdir().unwrap();
         let environment: HashMap<String, String> = settings
             .iter()
             .map(|&(key, value)| (key.to_owned(), value.to_owned()))
             .collect();
         let config = Config::load(None, environment, Overrides::default()).unwrap();
+        Self::start_as(pool, config).await
+    }
+
+    /// With settings, as a profile gives them.
+    async fn start_with_profile(pool: PgPool, toml: &str) -> Self {
+        let mut profile = tempfile::NamedTempFile::new().unwrap();
+        profile.write_all(toml.as_bytes()).unwrap();
+        let config = Config::load(Some(profile.path()), HashMap::new(), Overrides::default());
+        Self::start_as(pool, config.unwrap()).await
+    }
+
+    async fn start_as(pool: PgPool, config: Config) -> Self {
+        let data_dir = tempfile::tempdir().unwrap();
         let readiness = Readiness::default();
         let mut registry = Registry::default();
         let message = MessageConfig {
@@ -66,6 +83,7 @@ impl Api {
             pool,
             store: config.store,
             message,
+            push: config.push,
             metrics: Metrics::register(&mut registry).bridge,
             node: "test".to_owned(),
         };

@@ -11,6 +11,7 @@ mod wire;
 
 use std::{
     collections::HashMap,
+    fs,
     net::SocketAddr,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -55,6 +56,8 @@ pub(crate) struct TestBroker {
 pub(crate) struct Place {
     pub(crate) url: String,
     pub(crate) settings: Vec<(String, String)>,
+    /// A profile (TOML), for what the environment cannot say, such as the apps of `[push]`.
+    pub(crate) profile: String,
     pub(crate) data_dir: TempDir,
 }
 
@@ -74,8 +77,15 @@ impl Place {
         Self {
             url,
             settings,
+            profile: String::new(),
             data_dir: tempfile::tempdir().unwrap(),
         }
+    }
+
+    /// With a profile, besides the settings.
+    pub(crate) fn with_profile(self, toml: &str) -> Self {
+        let profile = toml.to_owned();
+        Self { profile, ..self }
     }
 
     /// Starts a broker here.
@@ -92,7 +102,9 @@ impl Place {
             data_dir: Some(self.data_dir.path().to_owned()),
             database_url: Some(self.url.clone().into()),
         };
-        let config = Config::load(None, environment, overrides).unwrap();
+        let profile = self.data_dir.path().join("profile.toml");
+        fs::write(&profile, &self.profile).unwrap();
+        let config = Config::load(Some(&profile), environment, overrides).unwrap();
         let running = within("the start", Box::pin(serve::start(config)))
             .await
             .unwrap();
@@ -195,7 +207,7 @@ impl TestBroker {
         wire
     }
 
-    /// A request over REST: its status and its body, null if it has none.
+    /// A request over REST about conversations: its status and its body, null if it has none.
     pub(crate) async fn rest(
         &self,
         method: Method,
@@ -203,7 +215,19 @@ impl TestBroker {
         path: &str,
         body: Option<Value>,
     ) -> (StatusCode, Value) {
-        let url = format!("http://{}/v1/conversations{path}", self.http());
+        let path = format!("/v1/conversations{path}");
+        self.request(method, user, &path, body).await
+    }
+
+    /// A request over REST.
+    pub(crate) async fn request(
+        &self,
+        method: Method,
+        user: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> (StatusCode, Value) {
+        let url = format!("http://{}{path}", self.http());
         let mut request = self
             .client
             .request(method, url)

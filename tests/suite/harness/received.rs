@@ -62,6 +62,7 @@ pub(crate) struct Properties(Vec<(u8, Property)>);
 enum Property {
     Number(u32),
     Text(String),
+    Binary(Vec<u8>),
     Pair(String, String),
 }
 
@@ -85,6 +86,13 @@ impl Properties {
     pub(crate) fn text(&self, id: u8) -> Option<&str> {
         self.0.iter().find_map(|(known, value)| match value {
             Property::Text(text) if *known == id => Some(text.as_str()),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn binary(&self, id: u8) -> Option<&[u8]> {
+        self.0.iter().find_map(|(known, value)| match value {
+            Property::Binary(data) if *known == id => Some(data.as_slice()),
             _ => None,
         })
     }
@@ -134,8 +142,12 @@ impl Reader<'_> {
     }
 
     fn text(&mut self) -> String {
+        String::from_utf8(self.binary()).unwrap()
+    }
+
+    fn binary(&mut self) -> Vec<u8> {
         let length = usize::from(self.id());
-        String::from_utf8(self.take(length).to_vec()).unwrap()
+        self.take(length).to_vec()
     }
 
     fn properties(&mut self) -> Properties {
@@ -151,6 +163,7 @@ impl Reader<'_> {
                 0x13 | 0x21 | 0x22 | 0x23 => Property::Number(inner.number(2)),
                 0x02 | 0x11 | 0x18 | 0x27 => Property::Number(inner.number(4)),
                 0x0b => Property::Number(inner.variable()),
+                0x09 => Property::Binary(inner.binary()),
                 0x26 => Property::Pair(inner.text(), inner.text()),
                 _ => Property::Text(inner.text()),
             };

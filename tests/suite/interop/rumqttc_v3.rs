@@ -52,6 +52,35 @@ async fn rumqttc_of_mqtt_3_lives_the_story(pool: PgPool) {
     stage.end().await;
 }
 
+/// MQTT 3.1.1 has no properties: what belongs together has the same `correlation`.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn rumqttc_of_mqtt_3_asks_and_is_answered(pool: PgPool) {
+    let stage = Stage::set(&pool).await;
+    let token = stage.broker.token("alice");
+    let (mut alice, _) = Client::open(&stage, "alice", &token).await.unwrap();
+    alice.subscribe("me/device").await;
+    for number in 0..3 {
+        let arguments = serde_json::json!({
+            "conversation": stage.conversation, "correlation": number,
+        });
+        let publish = alice.client.publish(
+            "q/conversation",
+            QoS::AtLeastOnce,
+            false,
+            arguments.to_string(),
+        );
+        publish.await.unwrap();
+        let answer = alice.event().await;
+        assert_eq!(answer["correlation"], number);
+        assert_eq!(answer["body"]["id"], *stage.conversation);
+        alice
+            .until(|packet| matches!(packet, Packet::PubAck(_)).then_some(()))
+            .await;
+    }
+    alice.leave().await;
+    stage.broker.stop().await;
+}
+
 struct Client {
     client: AsyncClient,
     events: EventLoop,

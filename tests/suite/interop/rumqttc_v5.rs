@@ -4,7 +4,10 @@ use rumqttc::v5::{
     AsyncClient, ConnectionError, Event, EventLoop, MqttOptions,
     mqttbytes::{
         QoS,
-        v5::{ConnAck, ConnectProperties, ConnectReturnCode, Packet, PubAck, PubAckReason},
+        v5::{
+            ConnAck, ConnectProperties, ConnectReturnCode, Packet, PubAck, PubAckReason,
+            PublishProperties,
+        },
     },
 };
 use sqlx::PgPool;
@@ -51,6 +54,57 @@ async fn rumqttc_of_mqtt_5_lives_the_story(pool: PgPool) {
     bob.leave().await;
     alice.leave().await;
     stage.end().await;
+}
+
+/// Request and response as MQTT 5 has them: a Response Topic, and Correlation Data.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn rumqttc_of_mqtt_5_asks_and_is_answered(pool: PgPool) {
+    let stage = Stage::set(&pool).await;
+    let token = stage.broker.token("alice");
+    let (mut alice, _) = Client::open(&stage, "alice", &token).await.unwrap();
+    alice
+        .client
+        .subscribe("me/#", QoS::AtLeastOnce)
+        .await
+        .unwrap();
+    alice
+        .until(|packet| matches!(packet, Packet::SubAck(_)).then_some(()))
+        .await;
+    for number in 0..3_u8 {
+        let properties = PublishProperties {
+            response_topic: Some(format!("me/answers/{number}")),
+            correlation_data: Some(vec![0xff, number].into()),
+            ..PublishProperties::default()
+        };
+        let arguments = format!(r#"{{"conversation":"{}"}}"#, stage.conversation);
+        let publish = alice.client.publish_with_properties(
+            "q/conversation",
+            QoS::AtLeastOnce,
+            false,
+            arguments,
+            properties,
+        );
+        publish.await.unwrap();
+        let answer = alice
+            .until(|packet| match packet {
+                Packet::Publish(publish) => Some(publish),
+                _ => None,
+            })
+            .await;
+        assert_eq!(answer.topic, format!("me/answers/{number}"));
+        let data = answer.properties.unwrap().correlation_data.unwrap();
+        assert_eq!(data, vec![0xff, number]);
+        let answer: serde_json::Value = serde_json::from_slice(&answer.payload).unwrap();
+        assert_eq!(answer["status"], 200);
+        assert_eq!(answer["body"]["id"], *stage.conversation);
+        let puback = alice.until(|packet| match packet {
+            Packet::PubAck(puback) => Some(puback),
+            _ => None,
+        });
+        assert_eq!(puback.await.reason, PubAckReason::Success);
+    }
+    alice.leave().await;
+    stage.broker.stop().await;
 }
 
 struct Client {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::client::{Mistake, Sent, Signer, Stage, now_and};
 use crate::{
     harness::within,
-    providers::{APP, KEY_ID, Kind, TEAM_ID},
+    providers::{APP, Accepted, KEY_ID, Kind, TEAM_ID},
 };
 
 const TOKEN: &str = "00fc13adff785122b4ad28809a3420982341241421348097878e577c991de8f0";
@@ -300,15 +300,19 @@ async fn apns_accepts_what_is_right_up_to_the_limits() {
     }
 
     let accepted = within("them", stage.providers.wait_for(3)).await;
-    let types: Vec<_> = accepted
-        .iter()
-        .map(|one| &*one.headers["apns-push-type"])
-        .collect();
-    assert_eq!(types, ["alert", "voip", "background"]);
+    assert_eq!(types(&accepted), ["alert", "voip", "background"]);
     assert_eq!((&*accepted[0].token, &*accepted[0].id), (TOKEN, id));
     assert_eq!(
         accepted[2].payload,
         json!({ "aps": { "content-available": 1 } })
     );
     assert_eq!(accepted[2].headers[":authority"], "api.push.apple.com");
+}
+
+/// How notifications were to be delivered.
+pub(super) fn types(accepted: &[Accepted]) -> Vec<&str> {
+    accepted
+        .iter()
+        .map(|one| &*one.headers["apns-push-type"])
+        .collect()
 }

@@ -19,6 +19,7 @@ mod fcm;
 mod firebase_admin;
 mod node_apn;
 mod oauth;
+mod profile;
 mod web;
 pub(crate) mod web_push_testing;
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{client::Stage, node, play};
+use super::{apns::types, client::Stage, node, play};
 use crate::providers::{APP, Fault, KEY_ID, Kind, TEAM_ID};
 
 /// Goal: the fake refuses nothing of its notifications, and it understands the fake's answers.
@@ -30,12 +30,10 @@ async fn node_apn_lives_with_the_fake() {
     play(node("node_apn_story.js", "@parse/node-apn", &setting)).await;
 
     let seen = providers.seen();
-    let types: Vec<_> = seen
-        .accepted
-        .iter()
-        .map(|one| &*one.headers["apns-push-type"])
-        .collect();
-    assert_eq!(types, ["alert", "background", "voip", "alert"]);
+    assert_eq!(
+        types(&seen.accepted),
+        ["alert", "background", "voip", "alert"]
+    );
     let alert = &seen.accepted[0];
     assert_eq!(
         alert.payload["aps"]["alert"]["loc-key"],

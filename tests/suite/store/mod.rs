@@ -8,6 +8,7 @@ mod plans;
 mod read;
 mod schema;
 mod sessions;
+mod signs;
 mod standings;
 mod users;
 
@@ -126,7 +127,7 @@ fn product_pool(pool: &PgPool) -> PgPool {
     homing::store::open_pool(options.as_ref().clone(), 16, PATIENCE)
 }
 
-async fn server_process(conn: &mut PgConnection) -> i32 {
+pub(crate) async fn server_process(conn: &mut PgConnection) -> i32 {
     sqlx::query_scalar("select pg_backend_pid()")
         .fetch_one(conn)
         .await
@@ -134,7 +135,7 @@ async fn server_process(conn: &mut PgConnection) -> i32 {
 }
 
 /// Until a connection waits for a lock.
-async fn until_blocked(pool: &PgPool, process: i32) {
+pub(crate) async fn until_blocked(pool: &PgPool, process: i32) {
     let blocked = async {
         loop {
             let is_blocked: bool =

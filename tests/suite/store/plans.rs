@@ -7,13 +7,14 @@ use homing::{
     domain::{
         ids::{DeviceId, Subject},
         message::Position,
+        push::Activity,
     },
     store::{
         conversations,
         cursors::{self, Coverage, Settled},
         messages::{self, read_after, read_before},
         outbox,
-        sessions::{self, OpenSession},
+        sessions::{self, OpenSession, Sign},
         users,
     },
 };
@@ -194,6 +195,14 @@ async fn connecting_and_catching_up_find_their_rows_by_index(pool: PgPool) {
         .await
         .unwrap();
     meter.check(&mut tx, "sessions::save_inflight", 3).await;
+    let sign = Sign {
+        device: opened.device,
+        generation: opened.generation,
+        activity: Some(Activity::Away),
+        is_suspect: Some(true),
+    };
+    sessions::save_signs(&mut tx, &[sign]).await.unwrap();
+    meter.check(&mut tx, "sessions::save_signs", 3).await;
     cursors::pending(&mut tx, opened.device, alice.0, Coverage::All)
         .await
         .unwrap();

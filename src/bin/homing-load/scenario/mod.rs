@@ -4,6 +4,7 @@ pub(crate) mod fanout;
 pub(crate) mod idle;
 pub(crate) mod offline;
 pub(crate) mod pairs;
+pub(crate) mod push;
 pub(crate) mod storm;
 
 use tokio::task::JoinSet;

@@ -73,7 +73,8 @@ fn publishes() -> impl Strategy<Value = (Version, Vec<u8>)> {
                     message_expiry_interval: alias.map(u32::from),
                     payload_is_utf8: alias.map(|_| false),
                     content_type: alias.map(|_| "text".into()),
-                    correlation_data: alias.map(|_| Bytes::from_static(b"x")),
+                    correlation_data: alias.map(|_| Bytes::from_static(b"x\xff")),
+                    response_topic: alias.map(|_| TopicName::try_from("me/é").unwrap()),
                     ..v5::PublishProperties::default()
                 },
             }),

@@ -77,6 +77,11 @@ fn same_v5(theirs: &v5::Packet, ours: &Packet) {
             assert_eq!(theirs.topic_name.to_string(), ours.topic);
             assert_eq!(pid_of(theirs.qos_pid), ours.packet_id.map(PacketId::get));
             assert_eq!(theirs.properties.topic_alias, ours.topic_alias);
+            let reply_to = ours.reply_to.clone().unwrap_or_default();
+            let topic = theirs.properties.response_topic.as_ref();
+            assert_eq!(topic.map(ToString::to_string), reply_to.topic);
+            let data = &theirs.properties.correlation_data;
+            assert_eq!(*data, reply_to.correlation_data);
             assert_eq!(
                 (&theirs.payload, theirs.retain),
                 (&ours.payload, ours.is_retained)

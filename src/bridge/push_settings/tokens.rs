@@ -1,0 +1,129 @@
+//! The push tokens of a user's devices.
+
+use serde::Serialize;
+
+use super::{Apps, Bridge, CLIENT_ID_BYTES_MAX, Caller, PushSettingsError, Registration};
+use crate::store::push::tokens::{self, Device, PushToken, TooManyTokens};
+
+/// Devices of one user that have a push token.
+pub const TOKENS_MAX: i64 = 100;
+
+/// What is told of a token; the token itself is not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TokenSummary {
+    pub provider: String,
+    pub app: String,
+    pub environment: String,
+    /// The first eight hexadecimal digits of the token's SHA-256, to recognise it by.
+    pub fingerprint: String,
+    pub voip: bool,
+    pub locale: Option<String>,
+    /// Since when it has been this token, in milliseconds since 1970.
+    pub registered_at: i64,
+    /// Since when the provider refuses it, and why; register it anew.
+    pub dead_since: Option<i64>,
+    pub dead_reason: Option<String>,
+}
+
+/// A device as its user sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeviceSummary {
+    pub client_id: String,
+    pub connected: bool,
+    /// What it said of itself last: `active`, `background` or `away`.
+    pub activity: String,
+    pub push_token: Option<TokenSummary>,
+}
+
+impl From<PushToken> for TokenSummary {
+    fn from(token: PushToken) -> Self {
+        let (dead_since, dead_reason) = token.dead.unzip();
+        Self {
+            provider: token.provider,
+            app: token.app,
+            environment: token.environment,
+            fingerprint: token.fingerprint,
+            voip: token.has_voip_token,
+            locale: token.locale,
+            registered_at: token.registered_at_millis,
+            dead_since,
+            dead_reason,
+        }
+    }
+}
+
+impl From<Device> for DeviceSummary {
+    fn from(device: Device) -> Self {
+        Self {
+            client_id: device.client_id,
+            connected: device.is_connected,
+            activity: device.activity,
+            push_token: device.token.map(Into::into),
+        }
+    }
+}
+
+impl Bridge {
+    /// Lets a device of the caller be woken. It need not have connected yet; whoever else
+    /// registered the same token before loses it.
+    pub async fn register_token(
+        &self,
+        caller: &Caller,
+        client_id: &str,
+        registration: Registration,
+    ) -> Result<TokenSummary, PushSettingsError> {
+        check_client_id(client_id)?;
+        let checked = registration.checked(self.apps())?;
+        let mut conn = self.pool().acquire().await?;
+        let new = checked.as_new();
+        match tokens::register(&mut conn, caller.user, client_id, &new, TOKENS_MAX).await? {
+            Ok(token) => Ok(token.into()),
+            Err(TooManyTokens) => Err(PushSettingsError::TooManyTokens),
+        }
+    }
+
+    /// What is known of the token of a device of the caller.
+    pub async fn token(
+        &self,
+        caller: &Caller,
+        client_id: &str,
+    ) -> Result<TokenSummary, PushSettingsError> {
+        check_client_id(client_id)?;
+        let mut conn = self.pool().acquire().await?;
+        let token = tokens::show(&mut conn, caller.user, client_id).await?;
+        token.map(Into::into).ok_or(PushSettingsError::NoToken)
+    }
+
+    /// A device of the caller is not woken any more; nothing happens if it never was.
+    pub async fn remove_token(
+        &self,
+        caller: &Caller,
+        client_id: &str,
+    ) -> Result<(), PushSettingsError> {
+        check_client_id(client_id)?;
+        let mut conn = self.pool().acquire().await?;
+        tokens::remove(&mut conn, caller.user, client_id).await?;
+        Ok(())
+    }
+
+    /// The caller's devices, those that connected last first.
+    pub async fn devices(&self, caller: &Caller) -> Result<Vec<DeviceSummary>, PushSettingsError> {
+        let mut conn = self.pool().acquire().await?;
+        let devices = tokens::devices(&mut conn, caller.user).await?;
+        Ok(devices.into_iter().map(Into::into).collect())
+    }
+
+    fn apps(&self) -> &Apps {
+        &self.0.apps
+    }
+}
+
+/// As CONNECT has it.
+fn check_client_id(text: &str) -> Result<(), PushSettingsError> {
+    let fits = (1..=CLIENT_ID_BYTES_MAX).contains(&text.len());
+    if fits && !text.contains(char::is_control) {
+        Ok(())
+    } else {
+        Err(PushSettingsError::InvalidClientId)
+    }
+}

@@ -1,0 +1,77 @@
+//! What went wrong with a request, as a problem document (RFC 9457).
+//!
+//! ```text
+//!   {"type": "urn:homing:problem:not-found", "title": "Not found", "status": 404,
+//!    "detail": "there is no such conversation among yours"}
+//! ```
+//!
+//! `type` is for programs and stays as it is; `detail` says what to do.
+
+use serde::Serialize;
+
+/// The kinds of problems: each has its status (RFC 9110 §15), its type and its title.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProblemKind {
+    Invalid,
+    Unauthorized,
+    Forbidden,
+    NotFound,
+    MethodNotAllowed,
+    Conflict,
+    TooLarge,
+    UnsupportedMediaType,
+    Unavailable,
+    Internal,
+}
+
+impl ProblemKind {
+    /// The status code of HTTP.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        self.parts().0
+    }
+
+    const fn parts(self) -> (u16, &'static str, &'static str) {
+        match self {
+            Self::Invalid => (400, "urn:homing:problem:invalid", "Invalid request"),
+            Self::Unauthorized => (401, "urn:homing:problem:unauthorized", "No valid token"),
+            Self::Forbidden => (403, "urn:homing:problem:forbidden", "Not allowed"),
+            Self::NotFound => (404, "urn:homing:problem:not-found", "Not found"),
+            Self::MethodNotAllowed => (
+                405,
+                "urn:homing:problem:method-not-allowed",
+                "Method not allowed",
+            ),
+            Self::Conflict => (409, "urn:homing:problem:conflict", "Conflict"),
+            Self::TooLarge => (413, "urn:homing:problem:too-large", "Too large"),
+            Self::UnsupportedMediaType => {
+                (415, "urn:homing:problem:unsupported-media-type", "Not JSON")
+            }
+            Self::Unavailable => (503, "urn:homing:problem:unavailable", "Not available now"),
+            Self::Internal => (500, "urn:homing:problem:internal", "Internal error"),
+        }
+    }
+}
+
+/// A problem document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    r#type: &'static str,
+    title: &'static str,
+    pub status: u16,
+    pub detail: String,
+}
+
+impl Problem {
+    /// `detail` says what to do.
+    #[must_use]
+    pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
+        let (status, r#type, title) = kind.parts();
+        Self {
+            r#type,
+            title,
+            status,
+            detail: detail.into(),
+        }
+    }
+}

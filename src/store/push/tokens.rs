@@ -1,0 +1,393 @@
+//! Push tokens: where each device can be woken.
+//!
+//! Whoever changes tokens locks in this order, so that two cannot wait in a circle: the user,
+//! the text of the token, the jobs (to wake, then to clear), the rows of the tokens. The
+//! workers lock jobs before tokens, too.
+
+use sqlx::{Connection as _, PgConnection};
+
+use crate::domain::ids::UserId;
+
+use super::super::StoreError;
+
+/// Devices in the answer of [`devices`].
+const DEVICES_MAX: i64 = 1_000;
+
+/// A token that a device has registered.
+#[derive(Clone, Copy)]
+pub struct NewPushToken<'a> {
+    /// `apns`, `fcm` or `webpush`.
+    pub provider: &'a str,
+    pub app: &'a str,
+    /// `production` or `sandbox`.
+    pub environment: &'a str,
+    /// APNs and FCM: the token. Web Push: the endpoint.
+    pub token: &'a str,
+    pub voip_token: Option<&'a str>,
+    /// Web Push: `p256dh` and `auth`, base64url.
+    pub keys: Option<(&'a str, &'a str)>,
+    pub locale: Option<&'a str>,
+}
+
+/// What may be told of a token. The token itself stays where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PushToken {
+    pub provider: String,
+    pub app: String,
+    pub environment: String,
+    /// The first eight hexadecimal digits of the token's SHA-256.
+    pub fingerprint: String,
+    pub has_voip_token: bool,
+    pub locale: Option<String>,
+    /// Since when it has been this token, in milliseconds since 1970.
+    pub registered_at_millis: i64,
+    /// Since when the provider refuses it, and why.
+    pub dead: Option<(i64, String)>,
+}
+
+/// A device of a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    pub client_id: String,
+    pub is_connected: bool,
+    /// What it said of itself last: `active`, `background` or `away`.
+    pub activity: String,
+    pub token: Option<PushToken>,
+}
+
+/// The user has as many devices with tokens as there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too many devices have a push token")]
+pub struct TooManyTokens;
+
+/// Gives a device a token, and makes the device if it has never connected. Whoever else had
+/// the token loses it. A token that the device has already stays as it is, unless it was dead.
+pub async fn register(
+    conn: &mut PgConnection,
+    user: UserId,
+    client_id: &str,
+    new: &NewPushToken<'_>,
+    tokens_max: i64,
+) -> Result<Result<PushToken, TooManyTokens>, StoreError> {
+    let mut tx = conn.begin().await?;
+    lock_user(&mut tx, user).await?;
+    if is_full(&mut tx, user, client_id, tokens_max).await? {
+        return Ok(Err(TooManyTokens));
+    }
+    let device = ensure_device(&mut tx, user, client_id).await?;
+    take_over(&mut tx, device, new).await?;
+    let (p256dh, auth) = new.keys.unzip();
+    // What the provider and the storms did to another token is forgotten with it.
+    sqlx::query!(
+        "with stored as (
+             insert into push_tokens as t (device_id, user_id, provider, app, environment, token,
+                                           voip_token, p256dh, auth, locale)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+             on conflict (device_id) do update
+             set provider = excluded.provider, app = excluded.app,
+                 environment = excluded.environment, token = excluded.token,
+                 voip_token = excluded.voip_token, p256dh = excluded.p256dh,
+                 auth = excluded.auth, locale = excluded.locale,
+                 dead_since = null, dead_reason = null,
+                 (registered_at, budget, budget_at, background_at) = (
+                     select case when is_new then now() else t.registered_at end,
+                            case when not is_new then t.budget end,
+                            case when not is_new then t.budget_at end,
+                            case when not is_new then t.background_at end
+                     from (values (t.token <> excluded.token or t.dead_since is not null))
+                         as v (is_new))
+             returning t.route
+         )
+         update push_jobs j set route = s.route from stored s
+         where j.device_id = $1 and j.state in ('armed', 'backoff') and j.route <> s.route",
+        device,
+        user.0,
+        new.provider,
+        new.app,
+        new.environment,
+        new.token,
+        new.voip_token,
+        p256dh,
+        auth,
+        new.locale,
+    )
+    .execute(&mut *tx)
+    .await?;
+    let stored = show(&mut tx, user, client_id).await?;
+    tx.commit().await?;
+    stored
+        .map(Ok)
+        .ok_or_else(|| StoreError::corrupt("a stored push token is not there"))
+}
+
+/// The token of a device.
+pub async fn show(
+    conn: &mut PgConnection,
+    user: UserId,
+    client_id: &str,
+) -> Result<Option<PushToken>, StoreError> {
+    let row = sqlx::query_as!(
+        TokenRow,
+        r#"select t.provider as "provider?", t.app as "app?", t.environment as "environment?",
+                  left(encode(sha256(convert_to(t.token, 'UTF8')), 'hex'), 8) as fingerprint,
+                  t.voip_token is not null as has_voip_token, t.locale,
+                  (extract(epoch from t.registered_at) * 1000)::bigint as registered_at_millis,
+                  (extract(epoch from t.dead_since) * 1000)::bigint as dead_since_millis,
+                  t.dead_reason
+           from devices d join push_tokens t on t.device_id = d.device_id
+           where d.user_id = $1 and d.client_id = $2"#,
+        user.0,
+        client_id,
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.and_then(TokenRow::into_token))
+}
+
+/// Takes a device's token away; false if it had none.
+pub async fn remove(
+    conn: &mut PgConnection,
+    user: UserId,
+    client_id: &str,
+) -> Result<bool, StoreError> {
+    let mut tx = conn.begin().await?;
+    lock_user(&mut tx, user).await?;
+    let device = sqlx::query_scalar!(
+        "select t.device_id from devices d join push_tokens t on t.device_id = d.device_id
+         where d.user_id = $1 and d.client_id = $2",
+        user.0,
+        client_id,
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    if let Some(device) = device {
+        lock_devices(&mut tx, &[device]).await?;
+        discard(&mut tx, device).await?;
+    }
+    tx.commit().await?;
+    Ok(device.is_some())
+}
+
+/// The devices of a user, those that connected last first; at most 1000.
+pub async fn devices(conn: &mut PgConnection, user: UserId) -> Result<Vec<Device>, StoreError> {
+    let rows = sqlx::query!(
+        r#"select d.client_id, s.node is not null as "is_connected!", s.activity,
+                  t.provider as "provider?", t.app as "app?", t.environment as "environment?",
+                  left(encode(sha256(convert_to(t.token, 'UTF8')), 'hex'), 8) as fingerprint,
+                  t.voip_token is not null as has_voip_token, t.locale,
+                  (extract(epoch from t.registered_at) * 1000)::bigint as registered_at_millis,
+                  (extract(epoch from t.dead_since) * 1000)::bigint as dead_since_millis,
+                  t.dead_reason
+           from devices d
+           join sessions s on s.device_id = d.device_id
+           left join push_tokens t on t.device_id = d.device_id
+           where d.user_id = $1
+           order by s.connected_at desc nulls last, d.device_id desc
+           limit $2"#,
+        user.0,
+        DEVICES_MAX,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Device {
+            client_id: row.client_id,
+            is_connected: row.is_connected,
+            activity: row.activity,
+            token: TokenRow {
+                provider: row.provider,
+                app: row.app,
+                environment: row.environment,
+                fingerprint: row.fingerprint,
+                has_voip_token: row.has_voip_token,
+                locale: row.locale,
+                registered_at_millis: row.registered_at_millis,
+                dead_since_millis: row.dead_since_millis,
+                dead_reason: row.dead_reason,
+            }
+            .into_token(),
+        })
+        .collect())
+}
+
+/// A row of `push_tokens`, or the nulls of a device without one.
+struct TokenRow {
+    provider: Option<String>,
+    app: Option<String>,
+    environment: Option<String>,
+    fingerprint: Option<String>,
+    has_voip_token: Option<bool>,
+    locale: Option<String>,
+    registered_at_millis: Option<i64>,
+    dead_since_millis: Option<i64>,
+    dead_reason: Option<String>,
+}
+
+impl TokenRow {
+    fn into_token(self) -> Option<PushToken> {
+        let reason = self.dead_reason.unwrap_or_default();
+        Some(PushToken {
+            provider: self.provider?,
+            app: self.app?,
+            environment: self.environment?,
+            fingerprint: self.fingerprint?,
+            has_voip_token: self.has_voip_token?,
+            locale: self.locale,
+            registered_at_millis: self.registered_at_millis?,
+            dead: self.dead_since_millis.map(|since| (since, reason)),
+        })
+    }
+}
+
+/// Lets the registrations of one user wait for each other.
+async fn lock_user(conn: &mut PgConnection, user: UserId) -> Result<(), StoreError> {
+    sqlx::query!(
+        r#"select 1 as "one!" from users where user_id = $1 for no key update"#,
+        user.0
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(())
+}
+
+/// Whether the user's other devices have all the tokens that there may be.
+async fn is_full(
+    conn: &mut PgConnection,
+    user: UserId,
+    client_id: &str,
+    tokens_max: i64,
+) -> Result<bool, StoreError> {
+    let others = sqlx::query_scalar!(
+        r#"select count(*) as "count!"
+           from push_tokens t join devices d on d.device_id = t.device_id
+           where t.user_id = $1 and d.client_id <> $2"#,
+        user.0,
+        client_id,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(others >= tokens_max)
+}
+
+/// The device, with the session that a connection expects to find.
+async fn ensure_device(
+    conn: &mut PgConnection,
+    user: UserId,
+    client_id: &str,
+) -> Result<i64, StoreError> {
+    let known = sqlx::query_scalar!(
+        "select device_id from devices where user_id = $1 and client_id = $2",
+        user.0,
+        client_id,
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    if let Some(device) = known {
+        return Ok(device);
+    }
+    sqlx::query!(
+        "insert into devices (user_id, client_id) values ($1, $2)
+         on conflict (user_id, client_id) do nothing",
+        user.0,
+        client_id,
+    )
+    .execute(&mut *conn)
+    .await?;
+    // Again, with a younger snapshot: a connection may have been first.
+    let device = sqlx::query_scalar!(
+        "select device_id from devices where user_id = $1 and client_id = $2",
+        user.0,
+        client_id,
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    sqlx::query!(
+        "insert into sessions (device_id) values ($1) on conflict (device_id) do nothing",
+        device,
+    )
+    .execute(conn)
+    .await?;
+    Ok(device)
+}
+
+/// Takes the token from the device that has it, if it is another one.
+async fn take_over(
+    conn: &mut PgConnection,
+    device: i64,
+    new: &NewPushToken<'_>,
+) -> Result<(), StoreError> {
+    // Of two devices that register the same token at once, one waits here for the other.
+    sqlx::query!(
+        r#"select 1 as "one!" from pg_advisory_xact_lock(
+               hashtextextended(concat_ws(':', $1::text, $2::text, $3::text, $4::text), 0))"#,
+        new.provider,
+        new.app,
+        new.environment,
+        new.token,
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    let holder = sqlx::query_scalar!(
+        "select device_id from push_tokens
+         where route = concat_ws(':', $2::text, $3::text, $4::text) and token = $5
+           and device_id <> $1",
+        device,
+        new.provider,
+        new.app,
+        new.environment,
+        new.token,
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    let devices: Vec<_> = std::iter::once(device).chain(holder).collect();
+    lock_devices(&mut *conn, &devices).await?;
+    match holder {
+        Some(holder) => discard(conn, holder).await,
+        None => Ok(()),
+    }
+}
+
+/// Takes the locks on what waits for devices, and on their tokens.
+async fn lock_devices(conn: &mut PgConnection, devices: &[i64]) -> Result<(), StoreError> {
+    sqlx::query!(
+        r#"select 1 as "one!" from push_jobs
+           where device_id = any($1) and state in ('armed', 'backoff')
+           order by kind desc, conversation_id, user_id, device_id for no key update"#,
+        devices,
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    sqlx::query!(
+        r#"select 1 as "one!" from push_tokens where device_id = any($1)
+           order by device_id for update"#,
+        devices,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(())
+}
+
+/// Deletes the token of a locked device, and ends what waits to be pushed to it. What is in
+/// flight has left already.
+async fn discard(conn: &mut PgConnection, device: i64) -> Result<(), StoreError> {
+    sqlx::query!(
+        "with ended as (
+             update push_jobs j set state = 'done', due_at = null
+             where j.device_id = $1 and j.state in ('armed', 'backoff')
+             returning j.*
+         )
+         insert into push_attempts (conversation_id, user_id, device_id, kind, from_seq, to_seq,
+                                    outcome, reason, route, notification_id, committed_at)
+         select e.conversation_id, e.user_id, e.device_id, e.kind, e.from_seq, e.to_seq,
+                'cancelled', 'token_removed', e.route, e.notification_id, e.committed_at
+         from ended e",
+        device,
+    )
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query!("delete from push_tokens where device_id = $1", device)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
