@@ -250,6 +250,10 @@ language plpgsql as $$
 declare
     moment timestamptz := coalesce(at, now());
 begin
+    -- No fsync: a crash of the database forgets the jobs together with the place in the outbox,
+    -- and rows of the outbox are deleted by a later commit.
+    perform set_config('synchronous_commit', 'off', true);
+
     return query
     with input as materialized (
         select i.*, array(
@@ -460,6 +464,9 @@ declare
     kinds_due text[];
     has_lapsed boolean;
 begin
+    -- No fsync: what a crash of the database forgets is claimed again, under the same id.
+    perform set_config('synchronous_commit', 'off', true);
+
     with due as (
         select j.conversation_id, j.user_id, j.device_id, j.kind, j.state from push_jobs j
         where j.route = wanted_route and j.due_at <= moment
@@ -704,6 +711,9 @@ declare
     moment timestamptz := coalesce(at, now());
     finished bigint;
 begin
+    -- No fsync: what a crash of the database forgets is sent again, under the same id.
+    perform set_config('synchronous_commit', 'off', true);
+
     perform 1
     from unnest(conversation_ids, user_ids, device_ids, kinds, claims)
         as i (conversation_id, user_id, device_id, kind, claim)

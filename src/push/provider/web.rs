@@ -28,7 +28,7 @@ use web_push_native::{Auth, encrypt, p256::PublicKey};
 
 use super::{
     ProviderError,
-    addresses::{PublicResolver, is_public},
+    addresses::PublicResolver,
     answer::Answer,
     credentials::Credentials,
     faults::Faults,
@@ -39,7 +39,7 @@ use super::{
 };
 use crate::{
     config::WebApp,
-    domain::push::Route,
+    domain::{address::is_public, push::Route},
     push::notification::{Address, Notification, Outcome},
 };
 
