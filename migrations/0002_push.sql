@@ -191,7 +191,7 @@ create function push_due(
     committed_at timestamptz, is_reachable boolean, is_active_elsewhere boolean, connected_at timestamptz,
     grace_offline interval, grace_connected interval, grace_elsewhere interval
 ) returns timestamptz
-language sql immutable as $$
+language sql stable as $$
     -- greatest() passes over nulls. A device that has just come back gets its time to catch up.
     select greatest(
         case when is_reachable then greatest(committed_at, connected_at) + grace_connected end,

@@ -114,6 +114,12 @@ impl Web {
         })
     }
 
+    /// The public half of the VAPID key as it was read, base64url.
+    #[must_use]
+    pub fn application_server_key(&self) -> String {
+        self.key.current(0).public.clone()
+    }
+
     /// See [`super::Client::send`].
     pub async fn send(&self, address: &Address, notification: &Notification, now: i64) -> Outcome {
         let dead = |reason: &str| Outcome::Dead {
