@@ -225,8 +225,7 @@ begin
     elsif quiet_from > quiet_until and there::time >= quiet_from then
         ends_at := (ends + interval '1 day') at time zone quiet_zone;
     end if;
-    -- When the clocks are changed the end may lie behind.
-    return case when ends_at > at then ends_at end;
+    return ends_at;
 exception
     -- A zone that this server does not know any more quiets nobody.
     when invalid_parameter_value then return null;
