@@ -70,7 +70,13 @@ impl Worker {
             tx.commit().await.unwrap();
             let mut jobs = jobs.unwrap();
             // What is due at the same time comes in any order; a seed repeats one.
-            jobs.sort_by_key(|job| (job.held.device, job.held.parts[0].conversation));
+            for job in &mut jobs {
+                job.held.parts.sort_by_key(|part| part.conversation);
+            }
+            jobs.sort_by_key(|job| {
+                let held = &job.held;
+                (held.device, held.kind.as_str(), held.parts[0].conversation)
+            });
             for job in jobs {
                 watch.claimed(&job, now.at, people);
                 if rng.random_bool(now.faults / 5.0) {

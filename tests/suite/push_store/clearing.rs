@@ -92,6 +92,21 @@ async fn what_is_read_while_its_worker_is_gone_is_cleared(pool: PgPool) {
     assert_eq!(scene.clear().await, armed(1));
 }
 
+/// A failure may be one of the answer alone.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn what_failed_and_is_read_is_cleared(pool: PgPool) {
+    let mut scene = Scene::new(&pool).await;
+    scene.say_and_arm(0).await;
+    let job = scene.claim_one(1000).await;
+    scene.finish(&job, retry(60), 1000).await;
+    scene.settle(None, Some(1)).await;
+    assert_eq!(scene.clear().await, None, "not yet");
+
+    assert_eq!(scene.claim(61_000).await, []);
+
+    assert_eq!(scene.clear().await, armed(1));
+}
+
 /// A notification that cannot be sent, about more than is shown already.
 #[sqlx::test(migrator = "homing::store::MIGRATOR")]
 async fn what_is_read_in_a_back_off_is_cleared(pool: PgPool) {
