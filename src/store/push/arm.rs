@@ -328,7 +328,7 @@ async fn mentioned(
     let known: HashMap<String, UserId> = crate::store::users::find(conn, &names).await?;
     let mentions = (1..).zip(items).flat_map(|(place, item)| {
         let users = item.extra.mentions.iter();
-        users.filter_map(move |name| Some((place, name)))
+        users.map(move |name| (place, name))
     });
     Ok(mentions
         .filter_map(|(place, name)| Some((place, known.get(name.as_str())?.0)))
