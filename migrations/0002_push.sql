@@ -93,7 +93,7 @@ create table push_jobs (
     attempts integer not null default 0,
     -- Rises with every claim: who holds an older one finishes nothing.
     claim bigint not null default 0,
-    -- to_seq at the claim.
+    -- to_seq at the claim; kept after a failure, which may be one of the answer alone.
     claimed_seq bigint,
     -- The id of the notification: the same for every attempt.
     notification_id uuid not null default gen_random_uuid(),
@@ -225,8 +225,7 @@ begin
     elsif quiet_from > quiet_until and there::time >= quiet_from then
         ends_at := (ends + interval '1 day') at time zone quiet_zone;
     end if;
-    -- When the clocks are changed the end may lie behind.
-    return case when ends_at > at then ends_at end;
+    return ends_at;
 exception
     -- A zone that this server does not know any more quiets nobody.
     when invalid_parameter_value then return null;
@@ -462,19 +461,19 @@ declare
     users_due bigint[];
     devices_due bigint[];
     kinds_due text[];
-    has_lapsed boolean;
+    may_be_shown boolean;
 begin
     -- No fsync: what a crash of the database forgets is claimed again, under the same id.
     perform set_config('synchronous_commit', 'off', true);
 
     with due as (
-        select j.conversation_id, j.user_id, j.device_id, j.kind, j.state from push_jobs j
+        select j.conversation_id, j.user_id, j.device_id, j.kind, j.state, j.attempts from push_jobs j
         where j.route = wanted_route and j.due_at <= moment
         order by j.due_at limit jobs_max for no key update skip locked
     )
     select array_agg(d.conversation_id), array_agg(d.user_id), array_agg(d.device_id), array_agg(d.kind),
-           bool_or(d.state = 'in_flight' and d.kind = 'wake')
-    into conversations_due, users_due, devices_due, kinds_due, has_lapsed from due d;
+           bool_or(d.kind = 'wake' and (d.state = 'in_flight' or d.attempts > 0))
+    into conversations_due, users_due, devices_due, kinds_due, may_be_shown from due d;
     if conversations_due is null then
         return;
     end if;
@@ -578,10 +577,11 @@ begin
         select j.*,
             case j.kind
                 when 'wake' then row_number() over (partition by j.device_id, j.verdict, j.kind
-                                                    order by j.breaks_quiet desc, j.due_at)
+                                                    order by j.breaks_quiet desc, j.due_at,
+                                                             j.conversation_id)
                 else count(*) filter (where j.kind = 'wake') over (partition by j.device_id, j.verdict)
                      + (row_number() over (partition by j.device_id, j.verdict, j.kind
-                                           order by j.due_at) + 19) / 20
+                                           order by j.due_at, j.conversation_id) + 19) / 20
                 end as place,
             least(budget_burst, coalesce(j.budget, budget_burst) + greatest(0, extract(epoch from
                 moment - coalesce(j.budget_at, moment)) / extract(epoch from budget_interval)))::float8 as level
@@ -612,9 +612,9 @@ begin
             claim = j.claim + (d.outcome = 'sent')::integer,
             claimed_seq = case d.outcome when 'sent' then d.to_seq else j.claimed_seq end,
             claimed_at = case d.outcome when 'sent' then moment else j.claimed_at end,
-            -- Whoever held it may have sent it.
-            pushed_seq = case j.state when 'in_flight' then greatest(j.pushed_seq, j.claimed_seq)
-                         else j.pushed_seq end,
+            -- Whoever held it may have sent it; what failed may have arrived.
+            pushed_seq = case when j.state = 'in_flight' or j.attempts > 0 and d.outcome = 'cancelled'
+                         then greatest(j.pushed_seq, j.claimed_seq) else j.pushed_seq end,
             attempts = j.attempts + (d.outcome = 'sent' and j.state = 'in_flight')::integer,
             is_urgent = case d.outcome when 'sent' then d.breaks_quiet else j.is_urgent end,
             is_mention = case d.outcome when 'sent' then d.names_user else j.is_mention end,
@@ -692,7 +692,8 @@ begin
     where d.outcome = 'sent'
     order by d.due_at;
 
-    if has_lapsed then
+    -- What has been read and may have been sent, though nobody knows.
+    if may_be_shown then
         perform arm_push_clear(conversations_due, users_due, moment);
     end if;
 end
@@ -779,7 +780,7 @@ begin
             attempts = case when f.next_state = 'rearmed' then 0
                             else j.attempts + (f.fate = 'retry')::integer end,
             postponed = case f.fate when 'postponed' then f.reason when 'released' then j.postponed end,
-            claimed_seq = null,
+            claimed_seq = case f.fate when 'retry' then j.claimed_seq end,
             pushed_seq = case f.fate when 'sent' then greatest(j.pushed_seq, j.claimed_seq)
                          else j.pushed_seq end,
             pushed_at = case f.fate when 'sent' then moment else j.pushed_at end

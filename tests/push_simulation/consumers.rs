@@ -18,7 +18,7 @@ pub(crate) const GRACES: Graces = Graces {
     repeat: Duration::from_secs(10),
 };
 /// Rows that are read at once.
-const ROWS_MAX: i64 = 100;
+const ROWS_MAX: usize = 100;
 /// How long a fact is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -55,12 +55,13 @@ impl Consumer {
         rng: &mut SmallRng,
     ) {
         loop {
-            let old = |committed: &&i64| **committed + self.age.as_millis() as i64 <= at;
+            let age = i64::try_from(self.age.as_millis()).unwrap();
+            let old = |committed: &&i64| **committed + age <= at;
             let waiting = rows[self.passed..].iter().take_while(old).count();
             if waiting == 0 {
                 return;
             }
-            let page = self.read(conn, at, waiting.min(ROWS_MAX as usize)).await;
+            let page = self.read(conn, at, waiting.min(ROWS_MAX)).await;
             let mut tx = conn.begin().await.unwrap();
             let routes = ROUTES.map(str::to_owned);
             let armed = arm(
@@ -90,7 +91,8 @@ impl Consumer {
         let enough = async {
             loop {
                 let at = Some(START + at);
-                let page = outbox::read_older_than(conn, self.name, ROWS_MAX, self.age, at);
+                let limit = i64::try_from(ROWS_MAX).unwrap();
+                let page = outbox::read_older_than(conn, self.name, limit, self.age, at);
                 let page = page.await.unwrap();
                 if page.len() >= count {
                     return page;

@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// Of all notifications, how many may tell what the device has acknowledged.
-const LATE_SHARE_MAX: f64 = 0.01;
+const LATE_PERCENT_MAX: usize = 1;
 
 impl World {
     pub(crate) async fn violations(&mut self) -> Vec<String> {
@@ -14,10 +14,10 @@ impl World {
         violations.extend(self.provider.violations.iter().cloned());
         violations.extend(self.missed());
         violations.extend(self.still_shown());
-        let delivered = self.provider.delivered.len() as f64;
+        let delivered = self.provider.delivered.len();
         let late = self.provider.delivered.iter().filter(|one| one.is_late);
-        let late = late.count() as f64;
-        if late > delivered * LATE_SHARE_MAX {
+        let late = late.count();
+        if late * 100 > delivered * LATE_PERCENT_MAX {
             violations.push(format!(
                 "{late} of {delivered} came after an acknowledgement"
             ));
@@ -46,7 +46,7 @@ impl World {
     fn missed(&self) -> Vec<String> {
         let mut missed = Vec::new();
         for (index, conversation) in self.people.conversations.iter().enumerate() {
-            for (&user, _) in &conversation.members {
+            for &user in conversation.members.keys() {
                 for &device in &self.people.users[user].devices {
                     let told = self.provider.newest.get(&(device, index));
                     let told = told.map_or(0, |(seq, _)| *seq);

@@ -1,5 +1,7 @@
 //! Who there is when a world begins.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use homing::{
     domain::ids::{ConversationId, DeviceId, Subject},
     store::{
@@ -56,10 +58,10 @@ pub(crate) async fn people(conn: &mut PgConnection, rng: &mut SmallRng) -> Peopl
             connection: None,
             token: format!("token-{index}"),
             is_installed: true,
-            acknowledged: Default::default(),
-            written: Default::default(),
-            unwritten: Default::default(),
-            shown: Default::default(),
+            acknowledged: BTreeMap::new(),
+            written: BTreeMap::new(),
+            unwritten: BTreeSet::new(),
+            shown: BTreeMap::new(),
         });
     }
     for index in 0..CONVERSATIONS {

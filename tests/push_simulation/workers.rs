@@ -40,7 +40,7 @@ pub(crate) struct Watch {
     /// Who holds a job, and until when: (device, conversation, kind).
     leases: BTreeMap<(Index, Index, &'static str), (i64, i64)>,
     /// Of each device: the first claim, and how many.
-    claims: BTreeMap<Index, (i64, u32)>,
+    claims: BTreeMap<Index, (i64, i64)>,
     /// When the last notification of a (device, conversation) was reported as sent.
     reported: BTreeMap<(Index, Index), i64>,
     pub(crate) claimed: usize,
@@ -70,7 +70,13 @@ impl Worker {
             tx.commit().await.unwrap();
             let mut jobs = jobs.unwrap();
             // What is due at the same time comes in any order; a seed repeats one.
-            jobs.sort_by_key(|job| (job.held.device, job.held.parts[0].conversation));
+            for job in &mut jobs {
+                job.held.parts.sort_by_key(|part| part.conversation);
+            }
+            jobs.sort_by_key(|job| {
+                let held = &job.held;
+                (held.device, held.kind.as_str(), held.parts[0].conversation)
+            });
             for job in jobs {
                 watch.claimed(&job, now.at, people);
                 if rng.random_bool(now.faults / 5.0) {
@@ -156,9 +162,9 @@ impl Watch {
         let device = people.device_of(job.held.device);
         let (first, count) = self.claims.entry(device).or_insert((at, 0));
         *count += 1;
-        let allowed = f64::from(BURST) + (at - *first) as f64 / INTERVAL_MILLIS as f64;
+        let allowed = i64::from(BURST) + (at - *first) / INTERVAL_MILLIS;
         let mut wrong = Vec::new();
-        if f64::from(*count) > allowed + 0.01 {
+        if *count > allowed {
             wrong.push(format!("a storm: {count} of {allowed}"));
         }
         if job.address.token != people.devices[device].token {

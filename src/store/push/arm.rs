@@ -328,11 +328,11 @@ async fn mentioned(
     let known: HashMap<String, UserId> = crate::store::users::find(conn, &names).await?;
     let mentions = (1..).zip(items).flat_map(|(place, item)| {
         let users = item.extra.mentions.iter();
-        users
-            .filter_map(|name| known.get(name.as_str()))
-            .map(move |user| (place, user.0))
+        users.map(move |name| (place, name))
     });
-    Ok(mentions.unzip())
+    Ok(mentions
+        .filter_map(|(place, name)| Some((place, known.get(name.as_str())?.0)))
+        .unzip())
 }
 
 #[cfg(test)]

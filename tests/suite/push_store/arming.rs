@@ -163,6 +163,7 @@ async fn nobody_is_woken_by_their_own_message_or_by_a_notice(pool: PgPool) {
 async fn only_what_the_user_may_see_is_told(pool: PgPool) {
     let mut scene = Scene::new(&pool).await;
     let (bob, alice, group) = (scene.bob.clone(), scene.alice.clone(), scene.group);
+    scene.carol_reads().await;
     for at in 0..2 {
         scene.say("", at).await;
     }
@@ -195,13 +196,18 @@ async fn only_what_the_user_may_see_is_told(pool: PgPool) {
 async fn only_live_tokens_of_configured_apps_are_armed(pool: PgPool) {
     let mut scene = Scene::new(&pool).await;
     let phone = scene.phone;
+    scene.carol_reads().await;
     scene.say("", 0).await;
     scene.token(phone, "fcm:other:production", "token").await;
     assert_eq!(scene.arm(Pass::Late, 1, 1, 8000).await, NONE, "another app");
     scene.token(phone, ROUTE, "token").await;
-    scene.run("update push_tokens set dead_since = now()").await;
+    scene
+        .run("update push_tokens set dead_since = now() where token = 'token'")
+        .await;
     assert_eq!(scene.arm(Pass::Late, 1, 1, 8000).await, NONE, "dead");
-    scene.run("delete from push_tokens").await;
+    scene
+        .run("delete from push_tokens where token = 'token'")
+        .await;
     assert_eq!(scene.arm(Pass::Late, 1, 1, 8000).await, NONE, "none");
 
     scene.token(phone, WEB_ROUTE, "token").await;
@@ -431,5 +437,27 @@ async fn no_envelope_stops_the_arming(pool: PgPool) {
             (has_expired, 0),
             "{extra}"
         );
+    }
+}
+
+impl Scene {
+    /// Somebody else in the group has a live token, and has read all that is coming.
+    async fn carol_reads(&mut self) {
+        let carol = user(&mut self.conn, "carol").await;
+        sqlx::query(
+            "with carols as (
+                 insert into devices (user_id, client_id) values ($1, 'phone') returning device_id
+             ), part as (
+                 insert into participants (conversation_id, user_id, joined_seq, read_seq)
+                 values ($2, $1, 1, 9)
+             )
+             insert into push_tokens (device_id, user_id, provider, app, token)
+             select device_id, $1, 'apns', 'com.example.chat', 'hers' from carols",
+        )
+        .bind(carol.0.0)
+        .bind(self.group.0)
+        .execute(&mut self.conn)
+        .await
+        .unwrap();
     }
 }

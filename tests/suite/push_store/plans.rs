@@ -174,7 +174,7 @@ async fn how_fast_jobs_are_done(pool: PgPool) {
         .await;
     scene.run("analyze").await;
     let mut took = [0.0; 3];
-    let mut count = 0;
+    let mut count = 0_u32;
     for round in 0..5 {
         let now = round * 2_000_000;
         let seq = say(&mut scene.conn, crowded, &alice, "", now).await;
@@ -203,7 +203,7 @@ async fn how_fast_jobs_are_done(pool: PgPool) {
                 .await
                 .unwrap();
             took[2] += begun.elapsed().as_secs_f64();
-            count += jobs.len();
+            count += u32::try_from(jobs.len()).unwrap();
             let due: bool = sqlx::query_scalar(
                 "select exists (select from push_jobs where due_at <= to_timestamp($1 / 1000.0))",
             )
@@ -216,7 +216,7 @@ async fn how_fast_jobs_are_done(pool: PgPool) {
             }
         }
     }
-    let of = |seconds: f64| seconds * 1000.0 / count as f64;
+    let of = |seconds: f64| seconds * 1000.0 / f64::from(count);
     println!("{count} jobs: arm {:.3} ms each", of(took[0]));
     println!(
         "claim {:.3} ms each (with 90,000 jobs cancelled)",
