@@ -166,6 +166,8 @@ async fn build(
     };
     let (bridge, tasks) = Bridge::open(parts).await?;
     let bridge_stop = CancellationToken::new();
+    // If the rest fails, what runs already ends with it.
+    let unfinished = bridge_stop.clone().drop_guard();
     tasks.spawn(&bridge_stop, lifecycle.hard(), |name, task| {
         lifecycle.spawn_critical(name, async move {
             task.await;
@@ -202,6 +204,7 @@ async fn build(
     let addresses = listen(&config, lifecycle, &broker, state)?;
     readiness.begin();
     let record = Record::write(&config.data_dir, &addresses)?;
+    unfinished.disarm();
     let edges = Edges {
         broker,
         connections,

@@ -8,6 +8,9 @@ use crate::config::{PushConfig, Template};
 /// The text of last resort; the settings always hold it.
 const LANGUAGE_LAST: &str = "en";
 
+/// One character of a JSON text, as in `\ud83d\ude00`.
+const ESCAPE_BYTES_MAX: usize = 12;
+
 /// What is known of a message when it becomes a notification.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Occasion<'a> {
@@ -48,7 +51,9 @@ pub(super) fn text(config: &PushConfig, template: &Template, occasion: Occasion<
 
 /// Only a body that is a text can be shown; what an application defined stays inside.
 fn preview(occasion: Occasion<'_>) -> Option<Preview> {
-    let body: String = serde_json::from_slice(occasion.body).ok()?;
+    let body = serde_json::from_slice(occasion.body)
+        .ok()
+        .or_else(|| beginning(occasion.body))?;
     Some(match occasion.title {
         Some(title) => Preview {
             title: title.to_owned(),
@@ -59,6 +64,21 @@ fn preview(occasion: Occasion<'_>) -> Option<Preview> {
             body,
         },
     })
+}
+
+/// What can be read of a JSON text that is cut off: all but a part of a character.
+fn beginning(cut_off: &[u8]) -> Option<String> {
+    let readable = match str::from_utf8(cut_off) {
+        Ok(text) => text,
+        Err(error) => str::from_utf8(&cut_off[..error.valid_up_to()]).ok()?,
+    };
+    if !readable.starts_with('"') {
+        return None;
+    }
+    (0..ESCAPE_BYTES_MAX)
+        .filter_map(|cut| readable.get(..readable.len().checked_sub(cut)?))
+        .find_map(|text| serde_json::from_str::<String>(&format!("{text}\"")).ok())
+        .map(|text| text.trim_end().to_owned() + "…")
 }
 
 /// The text for a locale: for `de-AT`, else for `de`, else for `en`.
@@ -151,8 +171,10 @@ mod tests {
 
         for (kind, body) in [
             ("encrypted", &br#""3q2+7w==""#[..]),
+            ("encrypted", br#""cut of"#),
             ("text", br#"{"a":1}"#),
-            ("text", br#""cut of"#),
+            ("text", br#"{"a":"cut of"#),
+            ("text", b"\xff"),
         ] {
             let occasion = Occasion {
                 kind,
@@ -161,6 +183,29 @@ mod tests {
             };
             assert_eq!(shown(occasion).preview, None, "{kind}");
         }
+    }
+
+    #[test]
+    fn a_text_that_is_cut_off_is_shown_as_far_as_it_goes() {
+        let whole = r#""a\"b\\ ü \ud83d\ude00 c"#;
+        for (bytes, shown) in [
+            (1, "…"),
+            (2, "a…"),
+            (3, "a…"),
+            (4, "a\"…"),
+            (6, "a\"b…"),
+            (7, "a\"b\\…"),
+            (9, "a\"b\\…"),
+            (10, "a\"b\\ ü…"),
+            (11, "a\"b\\ ü…"),
+            (22, "a\"b\\ ü…"),
+            (23, "a\"b\\ ü 😀…"),
+            (25, "a\"b\\ ü 😀 c…"),
+        ] {
+            let found = beginning(&whole.as_bytes()[..bytes]);
+            assert_eq!(found.as_deref(), Some(shown), "{bytes}");
+        }
+        assert_eq!(beginning(b""), None);
     }
 
     #[test]

@@ -112,8 +112,12 @@ impl Worker {
 impl Running {
     /// Until a request has ended, the store is to be looked at, or the end is near.
     async fn wait(&mut self, stop: &CancellationToken) {
-        let next = self.next_moment(stop.is_cancelled());
         let has_requests = !self.requests.is_empty();
+        let is_stopping = stop.is_cancelled();
+        if is_stopping && !has_requests {
+            return;
+        }
+        let next = self.next_moment(is_stopping);
         let answered = tokio::select! {
             answered = self.requests.next(), if has_requests => answered,
             () = self.worker.wake.notified() => {
@@ -121,7 +125,7 @@ impl Running {
                 None
             }
             () = tokio::time::sleep_until(next.into()) => None,
-            () = stop.cancelled(), if !stop.is_cancelled() => None,
+            () = stop.cancelled(), if !is_stopping => None,
         };
         let mut next = answered;
         while let Some(answered) = next {

@@ -64,10 +64,12 @@ async fn forward(
     mut swallows: watch::Receiver<bool>,
     swallowed: watch::Sender<usize>,
 ) {
+    // Kept: the other side does not notice either.
+    let mut beyond = None;
     if !*swallows.borrow_and_update() {
-        let mut far = TcpStream::connect(target).await.unwrap();
+        let far = beyond.insert(TcpStream::connect(target).await.unwrap());
         tokio::select! {
-            _ = copy_bidirectional(&mut near, &mut far) => return,
+            _ = copy_bidirectional(&mut near, far) => return,
             _ = swallows.changed() => {}
         }
     }
@@ -76,6 +78,7 @@ async fn forward(
     while let Ok(bytes @ 1..) = near.read(&mut taken).await {
         swallowed.send_modify(|sum| *sum += bytes);
     }
+    drop(beyond);
 }
 
 /// An HTTP proxy that leads the names of providers to the fakes, and nowhere else.

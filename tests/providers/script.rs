@@ -22,6 +22,8 @@ pub(crate) enum Fault {
     Refuse(Refusal),
     /// Well, when the gate is opened.
     Hold(Gate),
+    /// With an error, when the gate is opened.
+    HoldAndRefuse(Gate, Refusal),
     /// Well, after this long: for the program; tests have gates.
     Delay(Duration),
     /// Well; and GOAWAY follows on the connection.

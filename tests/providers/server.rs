@@ -158,6 +158,10 @@ impl Connection {
             Fault::Accept => {}
             Fault::Refuse(refusal) => return Ok(self.refuse(kind, &judged, &refusal)),
             Fault::Hold(gate) => gate.passed().await,
+            Fault::HoldAndRefuse(gate, refusal) => {
+                gate.passed().await;
+                return Ok(self.refuse(kind, &judged, &refusal));
+            }
             Fault::Delay(time) => tokio::time::sleep(time).await,
             Fault::GoAway => {
                 self.course.send_replace(Course::GoAway);

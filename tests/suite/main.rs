@@ -16,6 +16,7 @@ mod outage;
 #[path = "../providers/mod.rs"]
 mod providers;
 mod publish;
+mod push;
 mod push_fakes;
 mod push_providers;
 mod push_settings;

@@ -90,6 +90,17 @@ impl Place {
 
     /// Starts a broker here.
     pub(crate) async fn start(self) -> TestBroker {
+        let start = Box::pin(serve::start(self.config()));
+        let running = within("the start", start).await.unwrap();
+        TestBroker {
+            running,
+            place: self,
+            client: reqwest::Client::builder().no_proxy().build().unwrap(),
+        }
+    }
+
+    /// What a broker here is started with.
+    pub(crate) fn config(&self) -> Config {
         let environment: HashMap<String, String> = self
             .settings
             .iter()
@@ -104,15 +115,7 @@ impl Place {
         };
         let profile = self.data_dir.path().join("profile.toml");
         fs::write(&profile, &self.profile).unwrap();
-        let config = Config::load(Some(&profile), environment, overrides).unwrap();
-        let running = within("the start", Box::pin(serve::start(config)))
-            .await
-            .unwrap();
-        TestBroker {
-            running,
-            place: self,
-            client: reqwest::Client::builder().no_proxy().build().unwrap(),
-        }
+        Config::load(Some(&profile), environment, overrides).unwrap()
     }
 }
 
