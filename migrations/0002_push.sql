@@ -93,7 +93,7 @@ create table push_jobs (
     attempts integer not null default 0,
     -- Rises with every claim: who holds an older one finishes nothing.
     claim bigint not null default 0,
-    -- to_seq at the claim.
+    -- to_seq at the claim; kept after a failure, which may be one of the answer alone.
     claimed_seq bigint,
     -- The id of the notification: the same for every attempt.
     notification_id uuid not null default gen_random_uuid(),
@@ -191,7 +191,7 @@ create function push_due(
     committed_at timestamptz, is_reachable boolean, is_active_elsewhere boolean, connected_at timestamptz,
     grace_offline interval, grace_connected interval, grace_elsewhere interval
 ) returns timestamptz
-language sql immutable as $$
+language sql stable as $$
     -- greatest() passes over nulls. A device that has just come back gets its time to catch up.
     select greatest(
         case when is_reachable then greatest(committed_at, connected_at) + grace_connected end,
@@ -225,8 +225,7 @@ begin
     elsif quiet_from > quiet_until and there::time >= quiet_from then
         ends_at := (ends + interval '1 day') at time zone quiet_zone;
     end if;
-    -- When the clocks are changed the end may lie behind.
-    return case when ends_at > at then ends_at end;
+    return ends_at;
 exception
     -- A zone that this server does not know any more quiets nobody.
     when invalid_parameter_value then return null;
@@ -250,6 +249,10 @@ language plpgsql as $$
 declare
     moment timestamptz := coalesce(at, now());
 begin
+    -- No fsync: a crash of the database forgets the jobs together with the place in the outbox,
+    -- and rows of the outbox are deleted by a later commit.
+    perform set_config('synchronous_commit', 'off', true);
+
     return query
     with input as materialized (
         select i.*, array(
@@ -260,8 +263,8 @@ begin
             with ordinality
             as i (conversation_id, sender_id, first_seq, last_seq, committed_at, expires_at, is_urgent, item)
     ), waiting as (
-        -- Everybody who has a token and neither acknowledged nor read. `limit 1` makes a look-up
-        -- of each sub-query, whatever the planner knows of the tables.
+        -- Everybody who has a token and neither acknowledged nor read. `limit 1` and `offset 0`
+        -- make a look-up of each sub-query, whatever the planner knows of the tables.
         select i.conversation_id, p.user_id, t.device_id, t.route, i.last_seq as to_seq,
                greatest(i.first_seq, p.joined_seq, p.read_seq + 1, d.delivered_seq + 1) as from_seq,
                i.committed_at, i.expires_at, i.is_urgent, s.connected_at,
@@ -272,8 +275,12 @@ begin
                          and not (p.mentions_break_mute and p.user_id = any (i.mentioned)) then 'muted'
                     end as silence
         from input i
-        join participants p on p.conversation_id = i.conversation_id
-        join push_tokens t on t.user_id = p.user_id
+        cross join lateral (
+            select p.* from participants p where p.conversation_id = i.conversation_id offset 0
+        ) p
+        cross join lateral (
+            select t.* from push_tokens t where t.user_id = p.user_id offset 0
+        ) t
         left join lateral (
             select d.delivered_seq from device_cursors d
             where d.conversation_id = i.conversation_id and d.device_id = t.device_id limit 1
@@ -288,8 +295,12 @@ begin
           and (is_late or not coalesce(s.is_reachable, false))
     ), judged as materialized (
         select w.*, exists (
-            select from devices o join device_presence s on s.device_id = o.device_id
-            where o.user_id = w.user_id and o.device_id <> w.device_id and s.is_active
+            select from (
+                select o.device_id from devices o where o.user_id = w.user_id offset 0
+            ) o cross join lateral (
+                select s.is_active from device_presence s where s.device_id = o.device_id limit 1
+            ) s
+            where o.device_id <> w.device_id and s.is_active
         ) as is_active_elsewhere
         from waiting w
     ), wanted as (
@@ -312,9 +323,11 @@ begin
         on conflict (conversation_id, user_id, device_id, kind) do update
         set state = case j.state when 'done' then 'armed' else j.state end,
             route = case j.state when 'in_flight' then j.route else excluded.route end,
-            from_seq = case j.state when 'done' then greatest(excluded.from_seq, j.to_seq + 1)
-                       else j.from_seq end,
-            to_seq = excluded.to_seq,
+            from_seq = case when j.state <> 'done' then least(j.from_seq, excluded.from_seq)
+                            when excluded.from_seq < j.from_seq then excluded.from_seq
+                            else greatest(excluded.from_seq, j.to_seq + 1) end,
+            to_seq = case j.state when 'done' then excluded.to_seq
+                     else greatest(j.to_seq, excluded.to_seq) end,
             is_urgent = case j.state when 'done' then excluded.is_urgent when 'in_flight' then j.is_urgent
                         else j.is_urgent or excluded.is_urgent end,
             is_mention = case j.state when 'done' then excluded.is_mention when 'in_flight' then j.is_mention
@@ -322,7 +335,8 @@ begin
             expires_at = case j.state when 'done' then excluded.expires_at when 'in_flight' then j.expires_at
                          else case when num_nulls(j.expires_at, excluded.expires_at) = 0
                               then greatest(j.expires_at, excluded.expires_at) end end,
-            committed_at = case j.state when 'done' then excluded.committed_at else j.committed_at end,
+            committed_at = case j.state when 'done' then excluded.committed_at
+                           else least(j.committed_at, excluded.committed_at) end,
             due_at = case
                 when j.state = 'done' then greatest(excluded.due_at, j.pushed_at + repeat_interval)
                 when j.state <> 'armed' or j.postponed is not null and not excluded.is_urgent then j.due_at
@@ -331,8 +345,9 @@ begin
             attempts = case j.state when 'done' then 0 else j.attempts end,
             notification_id = case j.state when 'done' then excluded.notification_id
                               else j.notification_id end,
-            next_from_seq = case j.state when 'in_flight'
-                then coalesce(j.next_from_seq, greatest(excluded.from_seq, j.to_seq + 1)) end,
+            next_from_seq = case when j.state = 'in_flight' and excluded.to_seq > j.to_seq
+                then coalesce(j.next_from_seq, greatest(excluded.from_seq, j.to_seq + 1))
+                else j.next_from_seq end,
             next_is_urgent = j.state = 'in_flight' and (j.next_is_urgent or excluded.is_urgent),
             next_is_mention = j.state = 'in_flight' and (j.next_is_mention or excluded.is_mention),
             next_expires_at = case
@@ -342,7 +357,13 @@ begin
                 then greatest(j.next_expires_at, excluded.expires_at) end,
             next_committed_at = case j.state when 'in_flight'
                 then coalesce(j.next_committed_at, excluded.committed_at) end
-        where excluded.to_seq > greatest(j.to_seq, j.pushed_seq)
+        -- What is older than what was armed before it counts too: it was not due then.
+        where excluded.to_seq > j.pushed_seq and (
+            excluded.to_seq > j.to_seq
+            or excluded.from_seq < j.from_seq
+               and case j.state when 'done' then excluded.to_seq < j.from_seq
+                                when 'in_flight' then false else true end
+        )
         returning j.conversation_id, j.user_id, j.device_id
     ), superseded as (
         -- What is new takes the place of what is shown. One that is being claimed may leave.
@@ -389,8 +410,14 @@ begin
     select j.conversation_id, j.user_id, j.device_id, 'clear', j.route, 'armed', j.pushed_seq, p.read_seq,
            coalesce(at, now()), coalesce(at, now())
     from (select distinct i.* from unnest(conversation_ids, user_ids) as i (conversation_id, user_id)) i
-    join push_jobs j on j.conversation_id = i.conversation_id and j.user_id = i.user_id
-    join participants p on p.conversation_id = i.conversation_id and p.user_id = i.user_id
+    cross join lateral (
+        select j.* from push_jobs j
+        where j.conversation_id = i.conversation_id and j.user_id = i.user_id offset 0
+    ) j
+    cross join lateral (
+        select p.read_seq from participants p
+        where p.conversation_id = i.conversation_id and p.user_id = i.user_id limit 1
+    ) p
     where j.kind = 'wake' and j.pushed_seq > 0 and j.pushed_seq <= p.read_seq
       -- Not if a notification is about to take its place.
       and (j.state = 'done' or j.state <> 'in_flight' and j.to_seq <= p.read_seq)
@@ -434,16 +461,19 @@ declare
     users_due bigint[];
     devices_due bigint[];
     kinds_due text[];
-    has_lapsed boolean;
+    may_be_shown boolean;
 begin
+    -- No fsync: what a crash of the database forgets is claimed again, under the same id.
+    perform set_config('synchronous_commit', 'off', true);
+
     with due as (
-        select j.conversation_id, j.user_id, j.device_id, j.kind, j.state from push_jobs j
+        select j.conversation_id, j.user_id, j.device_id, j.kind, j.state, j.attempts from push_jobs j
         where j.route = wanted_route and j.due_at <= moment
         order by j.due_at limit jobs_max for no key update skip locked
     )
     select array_agg(d.conversation_id), array_agg(d.user_id), array_agg(d.device_id), array_agg(d.kind),
-           bool_or(d.state = 'in_flight' and d.kind = 'wake')
-    into conversations_due, users_due, devices_due, kinds_due, has_lapsed from due d;
+           bool_or(d.kind = 'wake' and (d.state = 'in_flight' or d.attempts > 0))
+    into conversations_due, users_due, devices_due, kinds_due, may_be_shown from due d;
     if conversations_due is null then
         return;
     end if;
@@ -507,8 +537,14 @@ begin
     ), timed as (
         select f.*, case f.kind when 'wake' then greatest(push_due(
                 f.first_at, f.is_reachable,
-                exists (select from devices o join device_presence s on s.device_id = o.device_id
-                        where o.user_id = f.user_id and o.device_id <> f.device_id and s.is_active),
+                exists (
+                    select from (
+                        select o.device_id from devices o where o.user_id = f.user_id offset 0
+                    ) o cross join lateral (
+                        select s.is_active from device_presence s where s.device_id = o.device_id limit 1
+                    ) s
+                    where o.device_id <> f.device_id and s.is_active
+                ),
                 f.connected_at, grace_offline, grace_connected, grace_elsewhere
             ), f.pushed_at + repeat_interval) else f.due_at end as grace_ends_at
         from fresh f
@@ -541,10 +577,11 @@ begin
         select j.*,
             case j.kind
                 when 'wake' then row_number() over (partition by j.device_id, j.verdict, j.kind
-                                                    order by j.breaks_quiet desc, j.due_at)
+                                                    order by j.breaks_quiet desc, j.due_at,
+                                                             j.conversation_id)
                 else count(*) filter (where j.kind = 'wake') over (partition by j.device_id, j.verdict)
                      + (row_number() over (partition by j.device_id, j.verdict, j.kind
-                                           order by j.due_at) + 19) / 20
+                                           order by j.due_at, j.conversation_id) + 19) / 20
                 end as place,
             least(budget_burst, coalesce(j.budget, budget_burst) + greatest(0, extract(epoch from
                 moment - coalesce(j.budget_at, moment)) / extract(epoch from budget_interval)))::float8 as level
@@ -575,9 +612,9 @@ begin
             claim = j.claim + (d.outcome = 'sent')::integer,
             claimed_seq = case d.outcome when 'sent' then d.to_seq else j.claimed_seq end,
             claimed_at = case d.outcome when 'sent' then moment else j.claimed_at end,
-            -- Whoever held it may have sent it.
-            pushed_seq = case j.state when 'in_flight' then greatest(j.pushed_seq, j.claimed_seq)
-                         else j.pushed_seq end,
+            -- Whoever held it may have sent it; what failed may have arrived.
+            pushed_seq = case when j.state = 'in_flight' or j.attempts > 0 and d.outcome = 'cancelled'
+                         then greatest(j.pushed_seq, j.claimed_seq) else j.pushed_seq end,
             attempts = j.attempts + (d.outcome = 'sent' and j.state = 'in_flight')::integer,
             is_urgent = case d.outcome when 'sent' then d.breaks_quiet else j.is_urgent end,
             is_mention = case d.outcome when 'sent' then d.names_user else j.is_mention end,
@@ -655,7 +692,8 @@ begin
     where d.outcome = 'sent'
     order by d.due_at;
 
-    if has_lapsed then
+    -- What has been read and may have been sent, though nobody knows.
+    if may_be_shown then
         perform arm_push_clear(conversations_due, users_due, moment);
     end if;
 end
@@ -674,6 +712,9 @@ declare
     moment timestamptz := coalesce(at, now());
     finished bigint;
 begin
+    -- No fsync: what a crash of the database forgets is sent again, under the same id.
+    perform set_config('synchronous_commit', 'off', true);
+
     perform 1
     from unnest(conversation_ids, user_ids, device_ids, kinds, claims)
         as i (conversation_id, user_id, device_id, kind, claim)
@@ -739,7 +780,7 @@ begin
             attempts = case when f.next_state = 'rearmed' then 0
                             else j.attempts + (f.fate = 'retry')::integer end,
             postponed = case f.fate when 'postponed' then f.reason when 'released' then j.postponed end,
-            claimed_seq = null,
+            claimed_seq = case f.fate when 'retry' then j.claimed_seq end,
             pushed_seq = case f.fate when 'sent' then greatest(j.pushed_seq, j.claimed_seq)
                          else j.pushed_seq end,
             pushed_at = case f.fate when 'sent' then moment else j.pushed_at end
@@ -880,6 +921,9 @@ declare
 begin
     select array_agg(t.device_id order by t.device_id) into revived
     from push_tokens t where t.dead_since >= since and t.route = wanted_route;
+    if revived is null then
+        return 0;
+    end if;
 
     -- Jobs before tokens, as everywhere.
     perform 1 from push_jobs j where j.device_id = any (revived) and j.kind = 'wake'
@@ -889,17 +933,24 @@ begin
     update push_jobs j
     set state = 'armed', due_at = moment, route = wanted_route, attempts = 0, postponed = null,
         notification_id = gen_random_uuid()
-    where j.device_id = any (revived) and j.kind = 'wake' and j.state = 'done' and j.pushed_seq < j.to_seq
-      and exists (
-          select from push_attempts a
-          where a.conversation_id = j.conversation_id and a.user_id = j.user_id
-            and a.device_id = j.device_id and a.decided_at >= since and a.to_seq = j.to_seq
-            and (a.outcome = 'dead' or a.reason = 'token_dead')
-      );
+    from (
+        select j.conversation_id, j.user_id, j.device_id
+        from push_jobs j cross join lateral (
+            select from push_attempts a
+            where a.conversation_id = j.conversation_id and a.user_id = j.user_id
+              and a.device_id = j.device_id and a.decided_at >= since and a.to_seq = j.to_seq
+              and (a.outcome = 'dead' or a.reason = 'token_dead')
+            limit 1
+        ) a
+        where j.device_id = any (revived) and j.kind = 'wake' and j.state = 'done'
+          and j.pushed_seq < j.to_seq
+    ) m
+    where j.conversation_id = m.conversation_id and j.user_id = m.user_id
+      and j.device_id = m.device_id and j.kind = 'wake';
 
     update push_tokens t set dead_since = null, dead_reason = null
     where t.device_id = any (revived) and t.dead_since >= since;
-    return coalesce(cardinality(revived), 0);
+    return cardinality(revived);
 end
 $$;
 

@@ -4,6 +4,7 @@
 //!   q/conversation        {"conversation"}                  GET /v1/conversations/{cid}
 //!   q/history             {"conversation", "after"?, "before"?, "limit"?}
 //!                                                           GET …/{cid}/messages
+//!   q/pushes              {"conversation", "seq", "user"?}  GET …/messages/{seq}/pushes
 //!   q/notifications/get   {"conversation"}                  GET …/{cid}/notifications
 //!   q/notifications/set   {"conversation", "muted_until"?, "mentions"?}
 //!                                                           PUT …/{cid}/notifications
@@ -32,7 +33,8 @@ use super::{
 };
 use crate::{
     domain::{
-        ids::{ConversationId, DeviceId},
+        ids::{ConversationId, DeviceId, Subject},
+        message::Sequence,
         problem::{Problem, ProblemKind},
         request::Answer,
     },
@@ -59,6 +61,7 @@ type Run = for<'a> fn(Ask<'a>) -> BoxFuture<'a, Result<Answer, RequestError>>;
 const OPERATIONS: &[(&str, Run)] = &[
     ("conversation", |ask| Box::pin(conversation(ask))),
     ("history", |ask| Box::pin(history(ask))),
+    ("pushes", |ask| Box::pin(pushes(ask))),
     ("notifications/get", |ask| Box::pin(notifications(ask))),
     ("notifications/set", |ask| Box::pin(set_notifications(ask))),
     ("quiet-hours/get", |ask| Box::pin(quiet_hours(ask))),
@@ -148,6 +151,13 @@ impl Ask<'_> {
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
+/// Whose devices; the caller's own if it is not said.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfUser {
+    user: Option<Subject>,
+}
+
 async fn conversation(mut ask: Ask<'_>) -> Result<Answer, RequestError> {
     let id: ConversationId = ask.take("conversation")?;
     ask.take_nothing_more()?;
@@ -162,6 +172,14 @@ async fn history(mut ask: Ask<'_>) -> Result<Answer, RequestError> {
     let mut page = ask.bridge.page(ask.caller, id, range, limit).await?;
     page.shorten(range, HISTORY_BYTES_MAX);
     Ok(Answer::ok(RawValue::from_string(page.json(range))?))
+}
+
+async fn pushes(mut ask: Ask<'_>) -> Result<Answer, RequestError> {
+    let id: ConversationId = ask.take("conversation")?;
+    let sequence: Sequence = ask.take("seq")?;
+    let OfUser { user } = ask.rest()?;
+    let report = ask.bridge.explain_push(ask.caller, id, sequence, user);
+    ok(&report.await?)
 }
 
 async fn notifications(mut ask: Ask<'_>) -> Result<Answer, RequestError> {

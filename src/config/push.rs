@@ -202,6 +202,11 @@ impl PushConfig {
         if self.lease <= self.request_timeout * 2 {
             return Err("push.lease must be longer than twice push.request_timeout, or jobs would be done twice".to_owned());
         }
+        if self.grace_connected.is_zero() {
+            return Err(
+                "push.grace_connected must not be 0s: no device answers at once".to_owned(),
+            );
+        }
         if self.grace_offline > self.grace_connected || self.grace_connected > self.grace_elsewhere
         {
             return Err(

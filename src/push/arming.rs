@@ -26,6 +26,9 @@ use crate::{
 /// Rows of the outbox read at once.
 const ROWS_MAX: i64 = 1_000;
 
+/// Rows that become old within this time are read together.
+const WAIT_MIN: Duration = Duration::from_millis(20);
+
 /// One pass over the outbox.
 #[derive(Clone, Debug)]
 pub(super) struct Arming {
@@ -51,9 +54,9 @@ impl Arming {
     /// Works until `stop` is cancelled. Only the wait is cancelled, never a pass.
     pub(super) async fn run(self, stop: CancellationToken) {
         while !stop.is_cancelled() {
+            let mut wait = self.poll_interval;
             match self.round().await {
-                Ok(true) => continue,
-                Ok(false) => {}
+                Ok(next_in) => wait = wait.min(next_in).max(WAIT_MIN),
                 Err(error) => {
                     self.metrics.store_failures.inc();
                     tracing::warn!(
@@ -62,13 +65,12 @@ impl Arming {
                     );
                 }
             }
-            let wait = tokio::time::sleep(self.poll_interval);
-            stop.run_until_cancelled(wait).await;
+            stop.run_until_cancelled(tokio::time::sleep(wait)).await;
         }
     }
 
-    /// Whether there may be more to do at once.
-    async fn round(&self) -> Result<bool, StoreError> {
+    /// When there may be more to do.
+    async fn round(&self) -> Result<Duration, StoreError> {
         let age = match self.pass {
             Pass::Early => self.graces.offline,
             Pass::Late => self.graces.connected,
@@ -77,19 +79,20 @@ impl Arming {
         let mut conn = self.pool.acquire().await?;
         let mut tx = conn.begin().await?;
         if !outbox::hold(&mut tx, consumer).await? {
-            return Ok(false); // another node is at it
+            return Ok(self.poll_interval); // another node is at it
         }
         let rows = outbox::read_older_than(&mut tx, consumer, ROWS_MAX, age, None).await?;
         let Some(last) = rows.last() else {
+            let next_in = outbox::next_in(&mut tx, consumer, age).await?;
             tx.commit().await?;
-            return Ok(false);
+            return Ok(next_in.unwrap_or(self.poll_interval));
         };
         let place = last.place;
         let armed = self.arm(&mut tx, &rows).await?;
         outbox::advance(&mut tx, consumer, place).await?;
         tx.commit().await?;
         self.tell(&armed);
-        Ok(rows.len() == usize::try_from(ROWS_MAX).unwrap_or(usize::MAX))
+        Ok(Duration::ZERO)
     }
 
     async fn arm(

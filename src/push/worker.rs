@@ -225,12 +225,19 @@ impl Running {
             Composed::Decided(result) => return self.finish(&job, String::new(), result),
         };
         let client = self.worker.client.clone();
+        let held_for = self.worker.config.lease.mul_f64(0.8);
         let in_flight = &self.worker.metrics.in_flight;
         let in_flight = in_flight.get_or_create(&self.labels()).clone();
         in_flight.inc();
         self.requests.push(Box::pin(async move {
             let (address, notification) = (&prepared.address, &prepared.notification);
-            let outcome = client.send(address, notification, now_millis).await;
+            let answer = client.send(address, notification, now_millis);
+            // Not beyond the lease: somebody else will have the job then.
+            let outcome = tokio::time::timeout(held_for, answer).await;
+            let outcome = outcome.unwrap_or_else(|_| Outcome::Retry {
+                reason: "timeout".to_owned(),
+                after: None,
+            });
             in_flight.dec();
             Answered {
                 job,

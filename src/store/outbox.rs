@@ -161,6 +161,30 @@ async fn register(conn: &mut PgConnection, consumer: &str) -> Result<bool, Store
     Ok(done.rows_affected() == 1)
 }
 
+/// When the next row for a consumer will be as old as `age`: nothing if there is no row. What is
+/// old already is due now.
+pub async fn next_in(
+    conn: &mut PgConnection,
+    consumer: &str,
+    age: Duration,
+) -> Result<Option<Duration>, StoreError> {
+    let millis = sqlx::query_scalar!(
+        r#"select (extract(epoch from o.created_at - now()) * 1000)::bigint as "millis!"
+           from outbox o
+           where (o.xid, o.id) > (select c.xid, c.id from outbox_consumers c where c.name = $1)
+             and o.xid < pg_snapshot_xmin(pg_current_snapshot())
+           order by o.xid, o.id limit 1"#,
+        consumer,
+    )
+    .fetch_optional(conn)
+    .await?;
+    let age_millis = i64::try_from(age.as_millis()).map_err(StoreError::corrupt)?;
+    Ok(millis.map(|millis| {
+        let wait = millis.saturating_add(age_millis).max(0);
+        Duration::from_millis(wait.unsigned_abs())
+    }))
+}
+
 /// Keeps other nodes from reading as this consumer until the end of the transaction; false if
 /// one of them does already. The first call registers the consumer.
 pub async fn hold(conn: &mut PgConnection, consumer: &str) -> Result<bool, StoreError> {

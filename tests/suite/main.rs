@@ -18,6 +18,7 @@ mod providers;
 mod publish;
 mod push;
 mod push_fakes;
+mod push_providers;
 mod push_settings;
 mod push_store;
 mod receipts;

@@ -5,13 +5,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::harness::{Place, Received, TestBroker, Wire, text};
-
-const APPS: &str = r#"
-[[push.fcm]]
-app = "my-project"
-service_account = "/nowhere.json"
-"#;
+use crate::{
+    harness::{Place, Received, TestBroker, Wire, text, until},
+    providers::{PROJECT, Providers},
+};
 
 /// Asks with QoS 1, and takes the answer on me/device and the PUBACK after it.
 async fn ask(wire: &mut Wire, operation: &str, arguments: &Value) -> Value {
@@ -97,7 +94,7 @@ async fn a_refused_request_is_answered_with_a_problem(pool: PgPool) {
             "nothing",
             json!({}),
             404,
-            "known are conversation, history, notifications/get,",
+            "known are conversation, history, pushes,",
         ),
         (
             "conversation/",
@@ -307,11 +304,43 @@ async fn many_requests_at_once_are_answered_in_order(pool: PgPool) {
     broker.stop().await;
 }
 
+/// Goal: why a message woke a device, or did not, is told in the same words. Both look at what
+/// goes on meanwhile, until nothing does.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_device_asks_what_became_of_a_message(pool: PgPool) {
+    let broker = TestBroker::start(&pool).await;
+    let conversation = broker.conversation(&["alice", "bob"]).await;
+    let mut phone = broker.listener("alice", "phone").await;
+    let mut laptop = broker.device("bob", "laptop").await;
+    laptop.say(&conversation, "hello").await;
+    phone.drain(1, 1).await;
+    for (arguments, path, status) in [
+        (json!({"seq": 1}), "1/pushes", 200),
+        (json!({"seq": 2}), "2/pushes", 404),
+        (json!({"seq": 1, "user": "bob"}), "1/pushes?user=bob", 403),
+    ] {
+        let path = format!("/v1/conversations/{conversation}/messages/{path}");
+        let mut arguments = arguments;
+        arguments["conversation"] = json!(conversation);
+        until("the same answer", async || {
+            let answer = ask(&mut phone, "pushes", &arguments).await;
+            let (_, shown) = broker.request(Method::GET, "alice", &path, None).await;
+            assert_eq!(answer["status"], status, "{answer}");
+            answer["body"] == shown
+        })
+        .await;
+    }
+    broker.stop().await;
+}
+
 /// Goal: what a device sets for itself over MQTT is what REST shows, and what REST refuses is
 /// refused in the same words.
 #[sqlx::test(migrator = "MIGRATOR")]
 async fn a_device_sets_how_it_is_woken(pool: PgPool) {
-    let broker = Place::new(&pool, &[]).with_profile(APPS).start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let providers = Providers::start(folder.path()).await;
+    let profile = std::fs::read_to_string(folder.path().join("push.toml")).unwrap();
+    let broker = Place::new(&pool, &[]).with_profile(&profile).start().await;
     let conversation = broker.conversation(&["alice", "bob"]).await;
     let mut phone = broker.listener("alice", "my phone").await;
     let token = "/v1/devices/my%20phone/push-token".to_owned();
@@ -322,7 +351,7 @@ async fn a_device_sets_how_it_is_woken(pool: PgPool) {
         arguments
     };
     let times = json!({"from": "22:00", "until": "07:00", "zone": "Europe/Berlin"});
-    let fcm = json!({"provider": "fcm", "app": "my-project", "token": "abc", "locale": "de"});
+    let fcm = json!({"provider": "fcm", "app": PROJECT, "token": "abc", "locale": "de"});
     for (operation, arguments, path) in [
         ("push/token/get", json!({}), &token),
         ("push/token/set", fcm.clone(), &token),
@@ -408,4 +437,5 @@ async fn a_device_sets_how_it_is_woken(pool: PgPool) {
         assert_eq!(too_many["status"], 400);
     }
     broker.stop().await;
+    drop(providers);
 }

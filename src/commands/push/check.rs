@@ -29,14 +29,25 @@ impl Check {
                 .iter()
                 .map(|(route, outcome)| {
                     let problem = outcome.as_ref().err().map(ToString::to_string);
-                    json!({ "route": route.to_string(), "problem": problem })
+                    let usable = outcome.as_ref().ok();
+                    json!({
+                        "route": route.to_string(),
+                        "problem": problem,
+                        "application_server_key":
+                            usable.and_then(|usable| usable.application_server_key.clone()),
+                    })
                 })
                 .collect();
             output::json(&apps)?;
         } else {
             for (route, outcome) in &checks {
                 match outcome {
-                    Ok(()) => output::line(&format!("ok    {route}"))?,
+                    Ok(usable) => {
+                        output::line(&format!("ok    {route}"))?;
+                        if let Some(key) = &usable.application_server_key {
+                            output::line(&format!("      applicationServerKey {key}"))?;
+                        }
+                    }
                     // It names the app.
                     Err(problem) => output::line(&format!("fail  {problem}"))?,
                 }

@@ -219,9 +219,10 @@ async fn exchange(
         Some(granted) if answer.status == 200 => granted,
         _ => return Err(refusal(&answer, now)),
     };
+    let lifetime = granted.expires_in.saturating_mul(1000);
     Ok(AccessToken {
         text: granted.access_token.into(),
-        usable_until: now + granted.expires_in.saturating_mul(1000) - MARGIN_MILLIS,
+        usable_until: now.saturating_add(lifetime - MARGIN_MILLIS.min(lifetime / 2)),
         account: Arc::clone(account),
     })
 }

@@ -25,6 +25,7 @@ use super::{
     answer::Answer,
     credentials::Credentials,
     faults::Faults,
+    fingerprint,
     http::{self, Failure, Settings, Transport},
     keys::P256Key,
     payload::apns::{Form, PushType},
@@ -51,7 +52,7 @@ pub struct Apns {
 
 impl fmt::Debug for Apns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Apns({} at {})", self.app, self.url)
+        write!(f, "{}", self.faults.route)
     }
 }
 
@@ -98,19 +99,45 @@ impl Apns {
     }
 
     /// See [`super::Client::send`].
+    ///
+    /// A call becomes an alert if there is no PushKit token, or if Apple refuses that: it does
+    /// not speak of the other token.
     pub async fn send(&self, address: &Address, notification: &Notification, now: i64) -> Outcome {
-        let form = Form::new(push_type(address, notification));
+        let push_type = match (PushType::of(notification), &address.voip_token) {
+            (PushType::Voip, None) => PushType::Alert,
+            (PushType::Voip, Some(token)) => {
+                let outcome = self.send_as(PushType::Voip, token, notification, now).await;
+                if !matches!(outcome, Outcome::Dead { .. } | Outcome::Mismatched { .. }) {
+                    return outcome;
+                }
+                tracing::debug!(
+                    token = fingerprint(token),
+                    ?outcome,
+                    "the call is sent as an alert"
+                );
+                PushType::Alert
+            }
+            (push_type, _) => push_type,
+        };
+        self.send_as(push_type, &address.token, notification, now)
+            .await
+    }
+
+    async fn send_as(
+        &self,
+        push_type: PushType,
+        token: &str,
+        notification: &Notification,
+        now: i64,
+    ) -> Outcome {
+        let form = Form::new(push_type);
         let Some(payload) = form.payload(notification) else {
             return Outcome::Dropped {
                 reason: "PayloadTooLarge".to_owned(),
             };
         };
-        let Some(headers) = self.headers(&form, notification, now) else {
+        let Some(headers) = self.headers(form, notification, now) else {
             return self.faults.wait("BadTopic".to_owned(), now);
-        };
-        let token = match form.push_type {
-            PushType::Voip => address.voip_token.as_deref().unwrap_or(&address.token),
-            PushType::Alert | PushType::Background => &address.token,
         };
         let request = Request {
             url: self.device_url(token),
@@ -179,7 +206,7 @@ impl Apns {
     }
 
     /// None if the app's name cannot stand in a header.
-    fn headers(&self, form: &Form, notification: &Notification, now: i64) -> Option<HeaderMap> {
+    fn headers(&self, form: Form, notification: &Notification, now: i64) -> Option<HeaderMap> {
         let topic = match form.push_type {
             PushType::Voip => format!("{}.voip", self.app),
             PushType::Alert | PushType::Background => self.app.clone(),
@@ -201,14 +228,6 @@ impl Apns {
             path.pop_if_empty().extend(["3", "device", token]);
         }
         url
-    }
-}
-
-/// A call without a PushKit token becomes an alert.
-fn push_type(address: &Address, notification: &Notification) -> PushType {
-    match PushType::of(notification) {
-        PushType::Voip if address.voip_token.is_none() => PushType::Alert,
-        push_type => push_type,
     }
 }
 
@@ -264,4 +283,64 @@ fn judge(answer: &Answer, now: i64) -> Verdict {
         _ => Outcome::Dropped { reason },
     };
     Verdict::Told(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::RETRY_AFTER;
+
+    use super::*;
+
+    fn judged(status: u16, body: &str) -> Verdict {
+        judge(&Answer::of(status, &[(RETRY_AFTER, "9")], body), 0)
+    }
+
+    /// What no fake of Apple says, but something between us and Apple may.
+    #[test]
+    fn without_a_known_reason_nothing_is_dead() {
+        let reason = || "HTTP 410".to_owned();
+        let mismatched = Verdict::Told(Outcome::Mismatched { reason: reason() });
+        assert_eq!(judged(410, ""), mismatched);
+        assert_eq!(judged(410, "<html>gone</html>"), mismatched);
+        for status in [401, 403, 404, 405] {
+            let fault = Verdict::OurFault(format!("HTTP {status}"));
+            assert_eq!(judged(status, "{}"), fault);
+        }
+        for status in [429, 500, 502, 504] {
+            let retry = Outcome::Retry {
+                reason: format!("HTTP {status}"),
+                after: Some(Duration::from_secs(9)),
+            };
+            assert_eq!(judged(status, "no JSON"), Verdict::Told(retry));
+        }
+        for status in [301, 400, 413] {
+            let reason = format!("HTTP {status}");
+            assert_eq!(
+                judged(status, ""),
+                Verdict::Told(Outcome::Dropped { reason })
+            );
+        }
+    }
+
+    #[test]
+    fn the_reason_counts_with_its_status_only() {
+        let dropped = |reason: &str| {
+            Verdict::Told(Outcome::Dropped {
+                reason: reason.to_owned(),
+            })
+        };
+        assert_eq!(
+            judged(400, r#"{"reason":"Unregistered"}"#),
+            dropped("Unregistered")
+        );
+        assert_eq!(judged(404, r#"{"reason":"BadPath"}"#), dropped("BadPath"));
+        let idle = Outcome::Retry {
+            reason: "IdleTimeout".to_owned(),
+            after: Some(Duration::from_secs(9)),
+        };
+        assert_eq!(
+            judged(400, r#"{"reason":"IdleTimeout"}"#),
+            Verdict::Told(idle)
+        );
+    }
 }

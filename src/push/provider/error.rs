@@ -1,6 +1,6 @@
 //! Why an app cannot be pushed through.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
 use crate::domain::push::Route;
 
@@ -15,9 +15,9 @@ pub enum ProviderError {
     },
     #[error("{route}: {reason}")]
     Setting { route: Route, reason: String },
-    #[error("{route}: no HTTP client: {source}")]
-    Http {
-        route: Route,
-        source: Arc<reqwest::Error>,
-    },
+    #[error(
+        "{route}: no HTTP client: {reason}; without `ca` it needs the certificate authorities \
+         of the system (the package ca-certificates)"
+    )]
+    Http { route: Route, reason: String },
 }

@@ -10,7 +10,7 @@ const INTERVAL_MILLIS: i64 = 60_000;
 /// What a provider holds against us, not against a notification or a token.
 #[derive(Debug)]
 pub(super) struct Faults {
-    route: Route,
+    pub(super) route: Route,
     said_at: Mutex<Option<i64>>,
 }
 

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | 200 | accepted |
 //! | `UNREGISTERED` | dead |
-//! | `SENDER_ID_MISMATCH`; `INVALID_ARGUMENT` about `message.token` | mismatched |
+//! | `SENDER_ID_MISMATCH`; `INVALID_ARGUMENT` about the token | mismatched |
 //! | `QUOTA_EXCEEDED`, 429 | retry, after a minute unless it says otherwise |
 //! | `UNAVAILABLE`, `INTERNAL`, 5xx, no answer | retry |
 //! | `THIRD_PARTY_AUTH_ERROR`, 401 (after a new access token), 403, 404 | a fault of ours |
@@ -53,7 +53,7 @@ pub struct Fcm {
 
 impl fmt::Debug for Fcm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Fcm({})", self.url)
+        write!(f, "{}", self.faults.route)
     }
 }
 
@@ -179,6 +179,8 @@ struct Body {
 #[derive(Deserialize)]
 struct ErrorBody {
     #[serde(default)]
+    message: String,
+    #[serde(default)]
     details: Vec<Detail>,
 }
 
@@ -196,16 +198,9 @@ struct FieldViolation {
     field: Option<String>,
 }
 
-fn details(answer: &Answer) -> Vec<Detail> {
-    answer
-        .json::<Body>()
-        .map_or_else(Vec::new, |body| body.error.details)
-}
-
 fn error_code(answer: &Answer) -> Option<String> {
-    details(answer)
-        .into_iter()
-        .find_map(|detail| detail.error_code)
+    let details = answer.json::<Body>()?.error.details;
+    details.into_iter().find_map(|detail| detail.error_code)
 }
 
 /// What the answer means, whoever asked.
@@ -236,12 +231,64 @@ fn judge(answer: &Answer, now: i64) -> Verdict {
     Verdict::Told(outcome)
 }
 
-/// Google says INVALID_ARGUMENT of what is no token at all, too.
+/// Google says `INVALID_ARGUMENT` of what is no token at all, too, and has no code for that.
 fn is_about_token(answer: &Answer) -> bool {
-    let violations = details(answer)
+    let Some(Body { error }) = answer.json() else {
+        return false;
+    };
+    let mut fields = error
+        .details
         .into_iter()
-        .flat_map(|detail| detail.field_violations);
-    violations
-        .filter_map(|violation| violation.field)
-        .any(|field| field == "message.token")
+        .flat_map(|detail| detail.field_violations)
+        .filter_map(|violation| violation.field);
+    error.message.contains("not a valid FCM registration token")
+        || fields.any(|field| field == "message.token")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(status: u16, details: &str) -> Verdict {
+        let body = format!(r#"{{"error":{{"code":{status},"details":{details}}}}}"#);
+        judge(&Answer::of(status, &[], &body), 0)
+    }
+
+    #[test]
+    fn the_code_counts_not_the_status() {
+        let unregistered = r#"[{"@type":"x"},{"@type":"y","errorCode":"UNREGISTERED"}]"#;
+        let dead = Outcome::Dead {
+            reason: "UNREGISTERED".to_owned(),
+            since_millis: None,
+        };
+        for status in [400, 404, 410] {
+            assert_eq!(judged(status, unregistered), Verdict::Told(dead.clone()));
+        }
+        for status in [401, 403, 404] {
+            let fault = Verdict::OurFault(format!("HTTP {status}"));
+            assert_eq!(judged(status, "[]"), fault);
+        }
+        let dropped = Outcome::Dropped {
+            reason: "HTTP 400".to_owned(),
+        };
+        assert_eq!(judged(400, "[]"), Verdict::Told(dropped));
+    }
+
+    #[test]
+    fn an_invalid_argument_may_be_the_token() {
+        let of = |field: &str| {
+            let violations = format!(r#"[{{"field":"{field}"}}]"#);
+            judged(
+                400,
+                &format!(
+                    r#"[{{"errorCode":"INVALID_ARGUMENT"}},{{"fieldViolations":{violations}}}]"#
+                ),
+            )
+        };
+        let reason = || "INVALID_ARGUMENT".to_owned();
+        let mismatched = Outcome::Mismatched { reason: reason() };
+        assert_eq!(of("message.token"), Verdict::Told(mismatched));
+        let dropped = Outcome::Dropped { reason: reason() };
+        assert_eq!(of("message.android.ttl"), Verdict::Told(dropped));
+    }
 }

@@ -5,6 +5,7 @@
 //! nothing at all was answered since it was sent, the next request opens a new connection.
 
 use std::{
+    error::Error,
     fmt,
     net::SocketAddr,
     path::Path,
@@ -23,8 +24,9 @@ use reqwest::{
 use super::{ProviderError, addresses::NotPublic, answer::Answer};
 use crate::domain::push::Route;
 
-/// Between two PINGs, in request timeouts. With the default of 10 s: every 30 s.
-const PING_INTERVAL_TIMEOUTS: u32 = 3;
+/// Between two PINGs, in request timeouts. With the default of 10 s: every minute; servers
+/// may take more for an attack.
+const PING_INTERVAL_TIMEOUTS: u32 = 6;
 
 /// What a connection is made with.
 #[derive(Clone, Default)]
@@ -42,6 +44,9 @@ pub(super) struct Settings {
 
 impl Settings {
     fn build(&self) -> reqwest::Result<Client> {
+        // Left as it is: what HTTP/2 refuses unseen (REFUSED_STREAM, a friendly GOAWAY) is sent
+        // again. A connection begins like that if the provider allows fewer streams than we
+        // opened before it said so.
         let mut builder = Client::builder()
             .user_agent(concat!("homing/", env!("CARGO_PKG_VERSION")))
             .no_proxy()
@@ -116,8 +121,14 @@ impl fmt::Display for Failure {
 }
 
 impl Transport {
-    pub(super) fn open(settings: Settings) -> reqwest::Result<Self> {
-        let client = settings.build()?;
+    /// # Errors
+    ///
+    /// [`ProviderError::Http`].
+    pub(super) fn open(route: &Route, settings: Settings) -> Result<Self, ProviderError> {
+        let client = settings.build().map_err(|error| ProviderError::Http {
+            route: route.clone(),
+            reason: innermost(&error).to_string(),
+        })?;
         Ok(Self {
             settings,
             current: Mutex::new(Current {
@@ -185,15 +196,21 @@ impl From<reqwest::Error> for Failure {
         if error.is_timeout() {
             return Self::Timeout;
         }
-        let mut innermost: &dyn std::error::Error = &error;
-        while let Some(source) = innermost.source() {
-            innermost = source;
-        }
-        if innermost.is::<NotPublic>() {
+        let cause = innermost(&error);
+        if cause.is::<NotPublic>() {
             return Self::NotPublic;
         }
-        Self::Broken(innermost.to_string())
+        Self::Broken(cause.to_string())
     }
+}
+
+/// What it came from; the errors around it say only where it passed.
+fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost
 }
 
 /// Where a provider is, as the settings of an app say it.
@@ -249,10 +266,7 @@ impl Place<'_> {
             let hosts = urls.iter().filter_map(|url| url.host_str());
             settings.connect = hosts.map(|host| (host.to_owned(), address)).collect();
         }
-        Transport::open(settings).map_err(|source| ProviderError::Http {
-            route: route.clone(),
-            source: Arc::new(source),
-        })
+        Transport::open(route, settings)
     }
 }
 

@@ -175,3 +175,128 @@ impl ServiceAccount {
         encode(&header, claims, &self.encoding)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// As `openssl ecparam -name prime256v1 -genkey` writes it; of no use anywhere.
+    const SEC1: &str = "-----BEGIN EC PARAMETERS-----
+BggqhkjOPQMBBw==
+-----END EC PARAMETERS-----
+-----BEGIN EC PRIVATE KEY-----
+MHcCAQEEIF7za4js0UtHnTxwu4NUEV3EuKlp/WveYwr++c7bhqzeoAoGCCqGSM49
+AwEHoUQDQgAEq/kpUHYfsufwX2xqWblDZArBDTY72xMXF/VuyzQZrqzjhLuEtps/
+Fz1M4fpBJoFjmgdg8XpeRJDjtGLT6v6JuA==
+-----END EC PRIVATE KEY-----
+";
+    /// Of the same length, on the curve secp256k1.
+    const SEC1_OTHER_CURVE: &str = "-----BEGIN EC PRIVATE KEY-----
+MHQCAQEEII9pnNK/GKpbzOUgGoaY4gZlxY0T5GgvtGJQhI3p7dQsoAcGBSuBBAAK
+oUQDQgAE2AksjHRN6cCFF7KYXll/xh5ApP8kiGfnohDLvjHiAnXzzzOyfuCNX0EP
+T16CsLXZGvK+zEDjk67ue1tzdRHBFw==
+-----END EC PRIVATE KEY-----
+";
+
+    /// Without the public key, which would not fit P-256.
+    const SEC1_OTHER_CURVE_SHORT: &str = "-----BEGIN EC PRIVATE KEY-----
+MC4CAQEEICK64miK/u8oNzUgLRsiFGhHGfxs2kOqP/GPfyskCjdboAcGBSuBBAAK
+-----END EC PRIVATE KEY-----
+";
+
+    fn fault(pem: &str) -> String {
+        P256Key::from_pem(pem.as_bytes()).unwrap_err()
+    }
+
+    #[test]
+    fn a_p256_key_is_read_in_either_form() {
+        let pair = KeyPair::generate().unwrap();
+        let key = P256Key::from_pem(pair.serialize_pem().as_bytes()).unwrap();
+        assert_eq!(key.public, URL_SAFE_NO_PAD.encode(pair.public_key_raw()));
+        let windows = pair.serialize_pem().replace('\n', "\r\n");
+        assert_eq!(
+            P256Key::from_pem(windows.as_bytes()).unwrap().public,
+            key.public
+        );
+
+        let key = P256Key::from_pem(SEC1.as_bytes()).unwrap();
+        assert_eq!(URL_SAFE_NO_PAD.decode(&key.public).unwrap().len(), 65);
+        assert_eq!(format!("{key:?}"), "P256Key(secret)");
+    }
+
+    #[test]
+    fn a_key_of_another_kind_is_named() {
+        let pem = |algorithm| KeyPair::generate_for(algorithm).unwrap().serialize_pem();
+        assert_eq!(fault(&pem(&PKCS_ECDSA_P384_SHA384)), IS_OTHER_CURVE);
+        assert_eq!(fault(&pem(&PKCS_ED25519)), IS_OTHER_CURVE);
+        assert_eq!(fault(SEC1_OTHER_CURVE), IS_OTHER_CURVE);
+        assert_eq!(fault(SEC1_OTHER_CURVE_SHORT), IS_OTHER_CURVE);
+        let rsa = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
+        assert_eq!(fault(&rsa.serialize_pem()), IS_RSA);
+    }
+
+    #[test]
+    fn what_is_no_private_key_is_told_apart() {
+        let public = KeyPair::generate().unwrap().public_key_pem();
+        for (pem, told) in [
+            (&*public, "a public key"),
+            ("-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB", "encrypted"),
+            (&SEC1[..250], "damaged"),
+            ("{}", "no private key in PEM form"),
+            ("", "no private key in PEM form"),
+        ] {
+            assert!(fault(pem).contains(told), "{told}: {}", fault(pem));
+        }
+    }
+
+    fn account(change: impl FnOnce(&mut Value)) -> Result<ServiceAccount, String> {
+        let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
+        let mut file = json!({
+            "type": "service_account",
+            "project_id": "my-project",
+            "private_key_id": "0123",
+            "private_key": key.serialize_pem(),
+            "client_email": "push@example.com",
+            "token_uri": "https://oauth2.googleapis.com/token",
+        });
+        change(&mut file);
+        ServiceAccount::from_json(file.to_string().as_bytes(), "my-project")
+    }
+
+    #[test]
+    fn a_service_account_says_what_is_missing() {
+        assert_eq!(account(|_| {}).unwrap().email, "push@example.com");
+        for name in ["private_key", "client_email", "token_uri"] {
+            for value in [Value::Null, json!("")] {
+                let fault = account(|file| file[name] = value).err().unwrap();
+                assert!(fault.contains(&format!("no `{name}`")), "{fault}");
+            }
+        }
+        let ec = KeyPair::generate().unwrap().serialize_pem();
+        for (name, value, told) in [
+            ("private_key", &*ec, "no RSA key"),
+            ("private_key", "secret", "no RSA key"),
+            ("token_uri", "token", "no URL"),
+            (
+                "project_id",
+                "other",
+                "belongs to the project `other`, not to `my-project`",
+            ),
+            ("type", "authorized_user", "not `service_account`"),
+        ] {
+            let fault = account(|file| file[name] = value.into()).err().unwrap();
+            assert!(fault.contains(told), "{fault}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_is_not_quoted() {
+        let json = br#"{"private_key": 271828}"#;
+        let fault = ServiceAccount::from_json(json, "my-project").err().unwrap();
+        assert!(fault.contains("line 1"), "{fault}");
+        assert!(!fault.contains("271828"), "{fault}");
+    }
+}

@@ -64,6 +64,7 @@ impl Client {
             Self::Web(web) => web.send(address, notification, now_unix_millis).await,
         };
         tracing::debug!(
+            client = ?self,
             token = fingerprint(&address.token),
             notification = %notification.id,
             ?outcome,
@@ -84,11 +85,24 @@ pub fn open(config: &PushConfig) -> Result<Vec<(Route, Client)>, ProviderError> 
         .collect()
 }
 
+/// An app whose keys and settings can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usable {
+    /// Web Push: what browsers want as `applicationServerKey`, base64url.
+    pub application_server_key: Option<String>,
+}
+
 /// Each configured app, and whether its keys and settings can be used. Connects nowhere.
 #[must_use]
-pub fn check(config: &PushConfig) -> Vec<(Route, Result<(), ProviderError>)> {
+pub fn check(config: &PushConfig) -> Vec<(Route, Result<Usable, ProviderError>)> {
+    let usable = |client: Client| Usable {
+        application_server_key: match client {
+            Client::Web(web) => Some(web.application_server_key()),
+            Client::Apns(_) | Client::Fcm(_) => None,
+        },
+    };
     clients(config)
-        .map(|(route, client)| (route, client.map(drop)))
+        .map(|(route, client)| (route, client.map(usable)))
         .collect()
 }
 

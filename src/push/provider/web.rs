@@ -28,7 +28,7 @@ use web_push_native::{Auth, encrypt, p256::PublicKey};
 
 use super::{
     ProviderError,
-    addresses::{PublicResolver, is_public},
+    addresses::PublicResolver,
     answer::Answer,
     credentials::Credentials,
     faults::Faults,
@@ -39,7 +39,7 @@ use super::{
 };
 use crate::{
     config::WebApp,
-    domain::push::Route,
+    domain::{address::is_public, push::Route},
     push::notification::{Address, Notification, Outcome},
 };
 
@@ -66,7 +66,7 @@ pub struct Web {
 
 impl fmt::Debug for Web {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Web")
+        write!(f, "{}", self.faults.route)
     }
 }
 
@@ -104,20 +104,20 @@ impl Web {
             resolver: Some(Arc::new(PublicResolver)),
             ..to_private.clone()
         };
-        let open = |settings| {
-            Transport::open(settings).map_err(|source| ProviderError::Http {
-                route: route.clone(),
-                source: Arc::new(source),
-            })
-        };
         Ok(Self {
             key,
             vapid: Vapid::new(&app.subject),
             private_hosts: app.private_hosts.clone(),
-            to_public: open(to_public)?,
-            to_private: open(to_private)?,
+            to_public: Transport::open(&route, to_public)?,
+            to_private: Transport::open(&route, to_private)?,
             faults: Faults::new(route),
         })
+    }
+
+    /// The public half of the VAPID key as it was read, base64url.
+    #[must_use]
+    pub fn application_server_key(&self) -> String {
+        self.key.current(0).public.clone()
     }
 
     /// See [`super::Client::send`].

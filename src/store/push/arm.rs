@@ -135,11 +135,14 @@ async fn read_messages(
         r#"with reachable as materialized (
                select i.conversation_id
                from (select distinct c.id from unnest($1::uuid[]) as c (id)) as i (conversation_id)
-               where exists (
-                   select from participants p join push_tokens t on t.user_id = p.user_id
+               cross join lateral (
+                   select from participants p cross join lateral (
+                       select t.* from push_tokens t where t.user_id = p.user_id offset 0
+                   ) t
                    where p.conversation_id = i.conversation_id and p.left_seq is null
                      and t.dead_since is null and t.route = any($4)
-               )
+                   limit 1
+               ) r
            )
            select m.conversation_id as "conversation!", m.seq as "sequence!",
                   m.sender_id as "sender!",
@@ -147,10 +150,17 @@ async fn read_messages(
                          or position('"mentions"'::bytea in m.extra) > 0
                          or position('"expires_at"'::bytea in m.extra) > 0 then m.extra end as extra,
                   (extract(epoch from m.created_at) * 1000)::bigint as "committed_at_millis!"
-           from unnest($1::uuid[], $2::bigint[], $3::bigint[]) as i (conversation_id, first, last)
-           join reachable r on r.conversation_id = i.conversation_id
-           join messages m on m.conversation_id = i.conversation_id
-               and m.seq between i.first and i.last
+           from (
+               select i.* from unnest($1::uuid[], $2::bigint[], $3::bigint[])
+                   as i (conversation_id, first, last)
+               where i.conversation_id in (select r.conversation_id from reachable r)
+               offset 0
+           ) i
+           cross join lateral (
+               select m.* from messages m
+               where m.conversation_id = i.conversation_id and m.seq between i.first and i.last
+               offset 0
+           ) m
            where m.ordinal is not null
            order by m.conversation_id, m.seq"#,
         &conversations[..],
@@ -318,7 +328,7 @@ async fn mentioned(
     let known: HashMap<String, UserId> = crate::store::users::find(conn, &names).await?;
     let mentions = (1..).zip(items).flat_map(|(place, item)| {
         let users = item.extra.mentions.iter();
-        users.filter_map(move |name| Some((place, name)))
+        users.map(move |name| (place, name))
     });
     Ok(mentions
         .filter_map(|(place, name)| Some((place, known.get(name.as_str())?.0)))

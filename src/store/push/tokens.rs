@@ -1,7 +1,7 @@
 //! Push tokens: where each device can be woken.
 //!
 //! Whoever changes tokens locks in this order, so that two cannot wait in a circle: the user,
-//! the text of the token, the jobs (to wake, then to clear), the rows of the tokens. The
+//! the texts of the tokens, the jobs (to wake, then to clear), the rows of the tokens. The
 //! workers lock jobs before tokens, too.
 
 use sqlx::{Connection as _, PgConnection};
@@ -79,27 +79,22 @@ pub async fn register(
     let (p256dh, auth) = new.keys.unzip();
     // What the provider and the storms did to another token is forgotten with it.
     sqlx::query!(
-        "with stored as (
-             insert into push_tokens as t (device_id, user_id, provider, app, environment, token,
-                                           voip_token, p256dh, auth, locale)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-             on conflict (device_id) do update
-             set provider = excluded.provider, app = excluded.app,
-                 environment = excluded.environment, token = excluded.token,
-                 voip_token = excluded.voip_token, p256dh = excluded.p256dh,
-                 auth = excluded.auth, locale = excluded.locale,
-                 dead_since = null, dead_reason = null,
-                 (registered_at, budget, budget_at, background_at) = (
-                     select case when is_new then now() else t.registered_at end,
-                            case when not is_new then t.budget end,
-                            case when not is_new then t.budget_at end,
-                            case when not is_new then t.background_at end
-                     from (values (t.token <> excluded.token or t.dead_since is not null))
-                         as v (is_new))
-             returning t.route
-         )
-         update push_jobs j set route = s.route from stored s
-         where j.device_id = $1 and j.state in ('armed', 'backoff') and j.route <> s.route",
+        "insert into push_tokens as t (device_id, user_id, provider, app, environment, token,
+                                       voip_token, p256dh, auth, locale)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+         on conflict (device_id) do update
+         set provider = excluded.provider, app = excluded.app,
+             environment = excluded.environment, token = excluded.token,
+             voip_token = excluded.voip_token, p256dh = excluded.p256dh,
+             auth = excluded.auth, locale = excluded.locale,
+             dead_since = null, dead_reason = null,
+             (registered_at, budget, budget_at, background_at) = (
+                 select case when is_new then now() else t.registered_at end,
+                        case when not is_new then t.budget end,
+                        case when not is_new then t.budget_at end,
+                        case when not is_new then t.background_at end
+                 from (values (t.token <> excluded.token or t.dead_since is not null))
+                     as v (is_new))",
         device,
         user.0,
         new.provider,
@@ -161,8 +156,9 @@ pub async fn remove(
     .fetch_optional(&mut *tx)
     .await?;
     if let Some(device) = device {
-        lock_devices(&mut tx, &[device]).await?;
-        discard(&mut tx, device).await?;
+        lock_texts(&mut tx, device, None).await?;
+        settle_jobs(&mut tx, Some(device), None).await?;
+        delete(&mut tx, device).await?;
     }
     tx.commit().await?;
     Ok(device.is_some())
@@ -317,17 +313,7 @@ async fn take_over(
     device: i64,
     new: &NewPushToken<'_>,
 ) -> Result<(), StoreError> {
-    // Of two devices that register the same token at once, one waits here for the other.
-    sqlx::query!(
-        r#"select 1 as "one!" from pg_advisory_xact_lock(
-               hashtextextended(concat_ws(':', $1::text, $2::text, $3::text, $4::text), 0))"#,
-        new.provider,
-        new.app,
-        new.environment,
-        new.token,
-    )
-    .fetch_one(&mut *conn)
-    .await?;
+    lock_texts(&mut *conn, device, Some(new)).await?;
     let holder = sqlx::query_scalar!(
         "select device_id from push_tokens
          where route = concat_ws(':', $2::text, $3::text, $4::text) and token = $5
@@ -340,41 +326,75 @@ async fn take_over(
     )
     .fetch_optional(&mut *conn)
     .await?;
+    settle_jobs(&mut *conn, holder, Some((device, new))).await?;
     let devices: Vec<_> = std::iter::once(device).chain(holder).collect();
-    lock_devices(&mut *conn, &devices).await?;
+    sqlx::query!(
+        r#"select 1 as "one!" from push_tokens where device_id = any($1)
+           order by device_id for update"#,
+        &devices[..],
+    )
+    .fetch_all(&mut *conn)
+    .await?;
     match holder {
-        Some(holder) => discard(conn, holder).await,
+        Some(holder) => delete(conn, holder).await,
         None => Ok(()),
     }
 }
 
-/// Takes the locks on what waits for devices, and on their tokens.
-async fn lock_devices(conn: &mut PgConnection, devices: &[i64]) -> Result<(), StoreError> {
+/// Of two devices that register the same token at once, one waits here for the other, and
+/// whoever takes a token from a device waits until that has its next one.
+async fn lock_texts(
+    conn: &mut PgConnection,
+    device: i64,
+    new: Option<&NewPushToken<'_>>,
+) -> Result<(), StoreError> {
+    let text = new.map(|new| {
+        format!(
+            "{}:{}:{}:{}",
+            new.provider, new.app, new.environment, new.token
+        )
+    });
     sqlx::query!(
-        r#"select 1 as "one!" from push_jobs
-           where device_id = any($1) and state in ('armed', 'backoff')
-           order by kind desc, conversation_id, user_id, device_id for no key update"#,
-        devices,
+        r#"select count(pg_advisory_xact_lock(texts.hash)) as "count!" from (
+               select hashtextextended(route || ':' || token, 0) as hash
+               from push_tokens where device_id = $1
+               union
+               select hashtextextended($2, 0) where $2::text is not null
+               order by hash
+           ) texts"#,
+        device,
+        text,
     )
-    .fetch_all(&mut *conn)
-    .await?;
-    sqlx::query!(
-        r#"select 1 as "one!" from push_tokens where device_id = any($1)
-           order by device_id for update"#,
-        devices,
-    )
-    .fetch_all(conn)
+    .fetch_one(conn)
     .await?;
     Ok(())
 }
 
-/// Deletes the token of a locked device, and ends what waits to be pushed to it. What is in
-/// flight has left already.
-async fn discard(conn: &mut PgConnection, device: i64) -> Result<(), StoreError> {
+/// Ends what waits for a device that loses its token, and sends what waits for another one to
+/// its new token. What is in flight has left already; what is armed from now on is judged
+/// when it is due.
+///
+/// One statement: it changes only what it has locked, in order.
+async fn settle_jobs(
+    conn: &mut PgConnection,
+    loses: Option<i64>,
+    gets: Option<(i64, &NewPushToken<'_>)>,
+) -> Result<(), StoreError> {
+    let route = gets.map(|(_, new)| format!("{}:{}:{}", new.provider, new.app, new.environment));
     sqlx::query!(
-        "with ended as (
-             update push_jobs j set state = 'done', due_at = null
-             where j.device_id = $1 and j.state in ('armed', 'backoff')
+        "with waiting as (
+             select j.conversation_id, j.user_id, j.device_id, j.kind from push_jobs j
+             where j.device_id = any(array[$1::bigint, $2::bigint])
+               and j.state in ('armed', 'backoff')
+             order by j.kind desc, j.conversation_id, j.user_id, j.device_id for no key update
+         ), moved as (
+             update push_jobs j set route = $3 from waiting w
+             where j.conversation_id = w.conversation_id and j.user_id = w.user_id
+               and j.device_id = w.device_id and j.kind = w.kind and w.device_id = $2
+         ), ended as (
+             update push_jobs j set state = 'done', due_at = null from waiting w
+             where j.conversation_id = w.conversation_id and j.user_id = w.user_id
+               and j.device_id = w.device_id and j.kind = w.kind and w.device_id = $1
              returning j.*
          )
          insert into push_attempts (conversation_id, user_id, device_id, kind, from_seq, to_seq,
@@ -382,10 +402,16 @@ async fn discard(conn: &mut PgConnection, device: i64) -> Result<(), StoreError>
          select e.conversation_id, e.user_id, e.device_id, e.kind, e.from_seq, e.to_seq,
                 'cancelled', 'token_removed', e.route, e.notification_id, e.committed_at
          from ended e",
-        device,
+        loses,
+        gets.map(|(device, _)| device),
+        route,
     )
-    .execute(&mut *conn)
+    .execute(conn)
     .await?;
+    Ok(())
+}
+
+async fn delete(conn: &mut PgConnection, device: i64) -> Result<(), StoreError> {
     sqlx::query!("delete from push_tokens where device_id = $1", device)
         .execute(conn)
         .await?;

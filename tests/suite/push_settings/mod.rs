@@ -5,6 +5,7 @@ mod connects;
 mod costs;
 mod one_device;
 mod takeover;
+mod worker;
 
 use homing::{
     domain::ids::{ConversationId, Subject, UserId},

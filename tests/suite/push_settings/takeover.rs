@@ -148,3 +148,28 @@ async fn registrations_at_once_leave_one_holder(pool: PgPool) {
     tokens.dedup();
     assert_eq!(tokens.len(), holders(&pool).await.len(), "{tokens:?}");
 }
+
+/// Bob's phone gets another token while alice takes its old one: nobody else has registered the
+/// new one, so it stays.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn a_token_that_is_given_up_does_not_take_the_next_one_along(pool: PgPool) {
+    let mut conn = pool.acquire().await.unwrap();
+    let (alice, bob) = (user(&mut conn, "alice").await, user(&mut conn, "bob").await);
+    let mut at_once = JoinSet::new();
+    for (user, names) in [(alice, ["one", "one"]), (bob, ["one", "bobs"])] {
+        let pool = pool.clone();
+        at_once.spawn(async move {
+            let mut conn = homing::store::messages::connect_writer(&pool.connect_options())
+                .await
+                .unwrap();
+            for round in 0..200 {
+                register(&mut conn, user, "phone", names[round % 2]).await;
+                if user == bob && round % 2 == 1 {
+                    let token = tokens::show(&mut conn, bob, "phone").await.unwrap();
+                    assert!(token.is_some(), "lost in round {round}");
+                }
+            }
+        });
+    }
+    at_once.join_all().await;
+}

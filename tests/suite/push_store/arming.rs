@@ -163,6 +163,7 @@ async fn nobody_is_woken_by_their_own_message_or_by_a_notice(pool: PgPool) {
 async fn only_what_the_user_may_see_is_told(pool: PgPool) {
     let mut scene = Scene::new(&pool).await;
     let (bob, alice, group) = (scene.bob.clone(), scene.alice.clone(), scene.group);
+    scene.carol_reads().await;
     for at in 0..2 {
         scene.say("", at).await;
     }
@@ -195,13 +196,18 @@ async fn only_what_the_user_may_see_is_told(pool: PgPool) {
 async fn only_live_tokens_of_configured_apps_are_armed(pool: PgPool) {
     let mut scene = Scene::new(&pool).await;
     let phone = scene.phone;
+    scene.carol_reads().await;
     scene.say("", 0).await;
     scene.token(phone, "fcm:other:production", "token").await;
     assert_eq!(scene.arm(Pass::Late, 1, 1, 8000).await, NONE, "another app");
     scene.token(phone, ROUTE, "token").await;
-    scene.run("update push_tokens set dead_since = now()").await;
+    scene
+        .run("update push_tokens set dead_since = now() where token = 'token'")
+        .await;
     assert_eq!(scene.arm(Pass::Late, 1, 1, 8000).await, NONE, "dead");
-    scene.run("delete from push_tokens").await;
+    scene
+        .run("delete from push_tokens where token = 'token'")
+        .await;
     assert_eq!(scene.arm(Pass::Late, 1, 1, 8000).await, NONE, "none");
 
     scene.token(phone, WEB_ROUTE, "token").await;
@@ -286,18 +292,38 @@ async fn newer_messages_while_in_flight_do_not_disturb_it(pool: PgPool) {
     assert_eq!(again.committed_at_millis, START + 1500);
 }
 
-/// Rows that arrive in another order than they were committed.
+/// A message is armed late, since the device was connected; a newer one early, since it is not
+/// any more.
 #[sqlx::test(migrator = "homing::store::MIGRATOR")]
-async fn an_older_message_after_a_newer_one_changes_nothing(pool: PgPool) {
+async fn an_older_message_after_a_newer_one_counts_too(pool: PgPool) {
     let mut scene = Scene::new(&pool).await;
-    for at in 0..2 {
-        scene.say("", at).await;
-    }
-    assert_eq!(scene.arm(Pass::Early, 2, 2, 1000).await, ONE);
-    assert_eq!(scene.arm(Pass::Early, 1, 1, 1000).await, NONE);
-    let job = scene.claim_one(2000).await;
-    scene.finish(&job, SENT, 2000).await;
+    scene.say(r#"{"urgent":true}"#, 0).await;
+    scene.say("", 100).await;
+    scene.arm(Pass::Early, 2, 2, 1100).await;
+    assert_eq!(scene.arm(Pass::Late, 1, 1, 8000).await, ONE);
+    let job = scene.claim_one(8000).await;
+    assert!(job.is_urgent);
+    assert_eq!((job.held.parts[0].from, job.held.parts[0].to), (1, 2));
+    assert_eq!(scene.arm(Pass::Late, 1, 1, 8000).await, NONE, "in flight");
+    scene.finish(&job, SENT, 8000).await;
     assert_eq!(scene.arm(Pass::Late, 1, 2, 8000).await, NONE, "pushed");
+}
+
+/// The newer one has nothing to tell any more; the older one has.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn an_older_message_outlives_a_newer_one(pool: PgPool) {
+    let mut scene = Scene::new(&pool).await;
+    scene.say("", 0).await;
+    let extra = format!(r#"{{"expires_at":{}}}"#, START + 1000);
+    scene.say(&extra, 0).await;
+    assert_eq!(scene.arm(Pass::Early, 2, 2, 999).await, ONE);
+    assert_eq!(scene.claim(1000).await, []);
+    assert_eq!(scene.ledger().await, ["cancelled expired 2..2"]);
+
+    assert_eq!(scene.arm(Pass::Late, 1, 2, 8000).await.jobs, 1);
+
+    let part = scene.claim_one(8000).await.held.parts[0];
+    assert_eq!((part.from, part.to), (1, 1));
 }
 
 /// Two transactions commit in another order than they began; none is skipped.
@@ -411,5 +437,27 @@ async fn no_envelope_stops_the_arming(pool: PgPool) {
             (has_expired, 0),
             "{extra}"
         );
+    }
+}
+
+impl Scene {
+    /// Somebody else in the group has a live token, and has read all that is coming.
+    async fn carol_reads(&mut self) {
+        let carol = user(&mut self.conn, "carol").await;
+        sqlx::query(
+            "with carols as (
+                 insert into devices (user_id, client_id) values ($1, 'phone') returning device_id
+             ), part as (
+                 insert into participants (conversation_id, user_id, joined_seq, read_seq)
+                 values ($2, $1, 1, 9)
+             )
+             insert into push_tokens (device_id, user_id, provider, app, token)
+             select device_id, $1, 'apns', 'com.example.chat', 'hers' from carols",
+        )
+        .bind(carol.0.0)
+        .bind(self.group.0)
+        .execute(&mut self.conn)
+        .await
+        .unwrap();
     }
 }

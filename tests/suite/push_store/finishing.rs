@@ -239,7 +239,7 @@ async fn what_is_released_in_a_back_off_goes_on_backing_off(pool: PgPool) {
     scene.finish(&job, retry(5), 1000).await;
     let job = scene.claim_one(6000).await;
     let released = JobResult::Released {
-        after: Duration::from_secs(60),
+        after: Duration::from_mins(1),
     };
     scene.finish(&job, released, 6000).await;
 

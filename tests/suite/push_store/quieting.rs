@@ -86,7 +86,13 @@ async fn a_mention_breaks_through_a_mute_if_so_set(pool: PgPool) {
     scene.finish(&job, SENT, 1000).await;
 
     scene.mute(HOUR, false).await;
-    scene.say_and_arm_with(mention, 20_000).await;
+    let seq = scene.say(mention, 20_000).await;
+    assert_eq!(scene.arm(Pass::Early, seq, seq, 21_000).await.jobs, 0);
+
+    // Nor if it was armed before.
+    scene.mute(0, true).await;
+    scene.arm(Pass::Early, seq, seq, 21_000).await;
+    scene.mute(HOUR, false).await;
     assert_eq!(scene.claim(21_000).await, []);
 }
 
@@ -198,7 +204,12 @@ async fn what_comes_in_quiet_hours_waits_with_the_rest_and_is_noted_once(pool: P
     assert_eq!(scene.job().await.due, due);
     assert_eq!(scene.ledger().await, ["postponed quiet_hours 1..1"]);
 
-    let job = scene.claim_one(due.unwrap()).await;
+    // They have been prolonged.
+    scene.quiet("03:00", "06:00", "UTC").await;
+    assert_eq!(scene.claim(due.unwrap()).await, []);
+    assert_eq!(scene.ledger().await, ["postponed quiet_hours 1..1"]);
+
+    let job = scene.claim_one(due.unwrap() + HOUR).await;
 
     assert_eq!((job.held.parts[0].from, job.held.parts[0].to), (1, 2));
 }

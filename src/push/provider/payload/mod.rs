@@ -7,6 +7,8 @@
 
 pub(super) mod apns;
 pub(super) mod fcm;
+#[cfg(test)]
+mod shapes;
 pub(super) mod web;
 
 use serde_json::Value;
