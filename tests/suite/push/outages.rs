@@ -30,9 +30,9 @@ async fn after_an_outage_one_push_tells_the_newest_state(pool: PgPool) {
     for id in 2..=5 {
         stage.say(&id.to_string()).await;
     }
-    until("jobs that know of all", async || {
-        let jobs =
-            "select array_agg(to_seq order by device_id) from push_jobs where state <> 'done'";
+    until("jobs and requests that tell of all", async || {
+        let jobs = "select array_agg(least(to_seq, claimed_seq) order by device_id)
+                    from push_jobs where state <> 'done'";
         let newest: Option<Vec<i64>> = sqlx::query_scalar(jobs)
             .fetch_one(&stage.pool)
             .await
