@@ -27,7 +27,7 @@ use crate::{
 const ROWS_MAX: i64 = 1_000;
 
 /// Rows that become old within this time are read together.
-const WAIT_MIN: Duration = Duration::from_millis(20);
+const WAIT_MIN: Duration = Duration::from_millis(100);
 
 /// One pass over the outbox.
 #[derive(Clone, Debug)]

@@ -36,10 +36,10 @@ use crate::{
 };
 
 /// How long an answer waits for others to be written down with it.
-const GATHER: Duration = Duration::from_millis(20);
+const GATHER: Duration = Duration::from_millis(50);
 
 /// So many answers do not wait for others.
-const FINISHED_MAX: usize = 50;
+const FINISHED_MAX: usize = 100;
 
 /// What a worker is made of.
 pub(super) struct Worker {
