@@ -7,6 +7,7 @@ use std::{
     process::{Child, Command, ExitStatus, Output, Stdio},
 };
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -259,9 +260,26 @@ app = "my-project"
 service_account = "/nowhere.json"
 "#;
 
+/// A service account that can be read; nothing is sent with it.
+fn service_account() -> String {
+    let key = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048);
+    serde_json::json!({
+        "type": "service_account",
+        "project_id": "my-project",
+        "private_key": key.unwrap().serialize_pem(),
+        "client_email": "push@my-project.iam.gserviceaccount.com",
+        "token_uri": "https://oauth2.googleapis.com/token",
+    })
+    .to_string()
+}
+
 #[test]
 fn a_device_is_registered_and_a_conversation_muted() {
-    let place = Place::new().with_profile(FCM);
+    let keys = tempfile::tempdir().unwrap();
+    let account = keys.path().join("my-project.json");
+    fs::write(&account, service_account()).unwrap();
+    let profile = FCM.replace("/nowhere.json", account.to_str().unwrap());
+    let place = Place::new().with_profile(&profile);
     let _serving = place.serve();
     let register = |token: &'static str| {
         let of = ["push", "register", "bob", "my phone"];
@@ -331,18 +349,21 @@ fn the_keys_of_apps_are_checked_before_something_is_pushed() {
 
     let keys = tempfile::tempdir().unwrap();
     let key = keys.path().join("vapid.pem");
-    let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
-    fs::write(&key, pem).unwrap();
+    let pair = rcgen::KeyPair::generate().unwrap();
+    fs::write(&key, pair.serialize_pem()).unwrap();
+    let public = URL_SAFE_NO_PAD.encode(pair.public_key_raw());
     let web = format!(
         "[[push.web]]\napp = \"chat.example.com\"\nvapid_key = {key:?}\nsubject = \"mailto:a@example.com\""
     );
     let place = Place::new().with_profile(&web);
     assert_eq!(
         place.prints(&check),
-        "ok    webpush:chat.example.com:production"
+        format!("ok    webpush:chat.example.com:production\n      applicationServerKey {public}")
     );
     assert_eq!(
         place.prints(&["push", "check", "--json"]),
-        r#"[{"problem":null,"route":"webpush:chat.example.com:production"}]"#
+        format!(
+            r#"[{{"application_server_key":"{public}","problem":null,"route":"webpush:chat.example.com:production"}}]"#
+        )
     );
 }
