@@ -250,7 +250,7 @@ declare
     moment timestamptz := coalesce(at, now());
 begin
     -- No fsync: a crash of the database forgets the jobs together with the place in the outbox,
-    -- and rows of the outbox are deleted by a later commit.
+    -- whose rows are deleted by a later commit; the claim that follows waits for the disk.
     perform set_config('synchronous_commit', 'off', true);
 
     return query
@@ -439,7 +439,9 @@ $$;
 
 -- Takes the jobs of a route that are due: ends those that have nothing to tell any more, moves
 -- those that must wait, and hands out the others until the lease is over. One transaction,
--- so that a crash leaves a job either as it was, or claimed.
+-- so that a crash leaves a job either as it was, or claimed. This one waits for the disk, and
+-- with it for all that arm_push() and finish_push() did before: what leaves next is known under
+-- its id after any crash.
 --
 -- Locks are taken in this order everywhere: jobs to wake, jobs to clear, tokens.
 create function claim_push(
@@ -463,9 +465,6 @@ declare
     kinds_due text[];
     may_be_shown boolean;
 begin
-    -- No fsync: what a crash of the database forgets is claimed again, under the same id.
-    perform set_config('synchronous_commit', 'off', true);
-
     with due as (
         select j.conversation_id, j.user_id, j.device_id, j.kind, j.state, j.attempts from push_jobs j
         where j.route = wanted_route and j.due_at <= moment
@@ -712,7 +711,8 @@ declare
     moment timestamptz := coalesce(at, now());
     finished bigint;
 begin
-    -- No fsync: what a crash of the database forgets is sent again, under the same id.
+    -- No fsync: what a crash of the database forgets is sent again when the lease is over, under
+    -- the same id; the next claim waits for the disk.
     perform set_config('synchronous_commit', 'off', true);
 
     perform 1
