@@ -18,8 +18,28 @@ pub enum ProblemKind {
     NotFound,
     MethodNotAllowed,
     Conflict,
+    /// The conversation or the list holds as many as it may.
+    Full,
+    /// The change would leave a conversation without an owner.
+    LastOwner,
+    /// The conversation is archived: nothing is written to it.
+    Archived,
+    /// The participant may not write for now.
+    Silenced,
+    /// One of the two has blocked the other.
+    Blocked,
+    /// Only who wrote a message changes it.
+    NotAuthor,
+    /// The message is a tombstone: it cannot be edited, nor reacted to.
+    Retracted,
+    /// What the request is based on has changed meanwhile.
+    PreconditionFailed,
+    /// The idempotency key stands for another request.
+    KeyReused,
     TooLarge,
     UnsupportedMediaType,
+    /// More requests than allowed: wait, and send it again.
+    TooMany,
     Unavailable,
     Internal,
 }
@@ -43,6 +63,28 @@ impl ProblemKind {
                 "Method not allowed",
             ),
             Self::Conflict => (409, "urn:homing:problem:conflict", "Conflict"),
+            Self::Full => (409, "urn:homing:problem:full", "Full"),
+            Self::LastOwner => (
+                409,
+                "urn:homing:problem:last-owner",
+                "No owner would be left",
+            ),
+            Self::Archived => (409, "urn:homing:problem:archived", "Archived"),
+            Self::Silenced => (403, "urn:homing:problem:silenced", "Silenced"),
+            Self::Blocked => (403, "urn:homing:problem:blocked", "Blocked"),
+            Self::NotAuthor => (403, "urn:homing:problem:not-author", "Not the author"),
+            Self::Retracted => (409, "urn:homing:problem:retracted", "Retracted"),
+            Self::PreconditionFailed => (
+                412,
+                "urn:homing:problem:precondition-failed",
+                "Changed meanwhile",
+            ),
+            Self::KeyReused => (
+                422,
+                "urn:homing:problem:key-reused",
+                "Idempotency key reused",
+            ),
+            Self::TooMany => (429, "urn:homing:problem:too-many", "Too many requests"),
             Self::TooLarge => (413, "urn:homing:problem:too-large", "Too large"),
             Self::UnsupportedMediaType => {
                 (415, "urn:homing:problem:unsupported-media-type", "Not JSON")
