@@ -1,6 +1,6 @@
 //! Puts the bridge together: writers, the flush of positions, the outbox relay.
 
-use std::{hash::RandomState, sync::Arc};
+use std::{hash::RandomState, sync::Arc, time::Duration};
 
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio::sync::mpsc;
@@ -14,6 +14,7 @@ use super::{
     receipts::Receipts,
     relay::Relay,
     told::Told,
+    upkeep,
     users::Users,
 };
 use crate::{
@@ -50,6 +51,7 @@ pub struct Tasks {
     queues: Writers,
     pool: PgPool,
     store: StoreConfig,
+    erase_interval: Duration,
 }
 
 impl Bridge {
@@ -107,6 +109,7 @@ impl Bridge {
             queues: queues.clone(),
             pool: pool.clone(),
             store,
+            erase_interval: message.erase_interval,
         };
         let bridge = Self(Arc::new(Inner {
             pool,
@@ -147,6 +150,10 @@ impl Tasks {
                 interval * EXPIRED_EVERY,
                 stop.clone(),
             )),
+        );
+        spawn(
+            "expired contents",
+            Box::pin(upkeep::run(pool.clone(), self.erase_interval, stop.clone())),
         );
         let (queues, stop) = (self.queues, stop.clone());
         spawn(
@@ -191,7 +198,7 @@ async fn announce(queues: Writers, mut moved: Vec<Moved>) {
     }
 }
 
-async fn remove_expired(pool: PgPool, interval: std::time::Duration, stop: CancellationToken) {
+async fn remove_expired(pool: PgPool, interval: Duration, stop: CancellationToken) {
     while stop
         .run_until_cancelled(tokio::time::sleep(interval))
         .await

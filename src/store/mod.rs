@@ -6,9 +6,11 @@
 //! Every statement finds its rows by an index, whatever the planner believes about the
 //! tables: each connection is told so when it is opened.
 
+pub mod changes;
 pub mod conversations;
 pub mod cursors;
 pub mod embedded;
+pub mod expiry;
 pub mod messages;
 pub mod outbox;
 pub mod push;
