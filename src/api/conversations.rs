@@ -63,9 +63,15 @@ pub(super) async fn create(
         participants,
         title,
         kind,
+        ..Creation::default()
     };
-    let id = state.bridge.create_conversation(&caller, creation).await?;
-    Ok((StatusCode::CREATED, Json(Created { id })))
+    let created = state.bridge.create_conversation(&caller, creation).await?;
+    let status = if created.is_new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    Ok((status, Json(Created { id: created.id })))
 }
 
 /// `GET /v1/conversations/{cid}`
