@@ -4,6 +4,7 @@
 //! does not bring the other one into groups. In groups where both take part nothing changes, and
 //! nobody is told.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
@@ -24,7 +25,7 @@ pub const BLOCKS_MAX: i64 = 10_000;
 pub const PAGE_BLOCKS_MAX: usize = 200;
 
 /// A blocked user.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct BlockShown {
     pub user: Subject,
     /// In milliseconds since 1970.
@@ -32,7 +33,7 @@ pub struct BlockShown {
 }
 
 /// A page of the blocked users.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct BlockPage {
     pub blocks: Vec<BlockShown>,
     /// Where the next page begins, if there is one.

@@ -4,6 +4,7 @@
 
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
 use crate::domain::{
@@ -17,14 +18,16 @@ use super::{StoreError, entries::Written, members};
 pub const UNREAD_MAX: i64 = 1000;
 
 /// Two people, or any number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     Direct,
     Group,
 }
 
 /// What a participant may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Role {
     Owner,
     Admin,

@@ -20,7 +20,7 @@ pub use handover::{NOTE_BYTES_MAX, Transfer};
 pub use participants::{ADDED_MAX, HANDED_OVER_MAX};
 pub use reading::{Page, Range};
 pub use roster::{PRESENT_MAX, PresentShown, Roster};
-pub use shown::{PageWanted, Shown};
+pub use shown::{PageShown, PageWanted, Shown};
 
 use super::{
     Accepted, Bridge, BridgeError, Refusal,

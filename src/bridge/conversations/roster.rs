@@ -1,5 +1,6 @@
 //! Who takes part, shown to participants.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Bridge, Caller, ConversationError};
@@ -16,7 +17,7 @@ use crate::{
 pub const PRESENT_MAX: usize = 200;
 
 /// A participant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PresentShown {
     pub user: Subject,
     pub role: &'static str,
@@ -27,7 +28,7 @@ pub struct PresentShown {
 }
 
 /// A page of the participants.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Roster {
     pub participants: Vec<PresentShown>,
     /// Where the next page begins, if there is one.
