@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Accepted, Refusal,
     batch::{Batch, Incoming},
-    membership::MembershipRequest,
+    changes::ChangeRequest,
     told::Told,
 };
 use crate::{
@@ -39,7 +39,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) enum Work {
     Append(Incoming),
-    Membership(MembershipRequest),
+    Change(Box<ChangeRequest>),
     /// Tell the participants where some of them stand.
     Receipts {
         conversation: ConversationId,
@@ -169,7 +169,7 @@ impl Writer {
     async fn perform_other(&mut self, work: Work) {
         match work {
             Work::Append(_) => {}
-            Work::Membership(request) => self.change_membership(request).await,
+            Work::Change(request) => self.change(*request).await,
             Work::Receipts {
                 conversation,
                 standings,

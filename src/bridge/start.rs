@@ -18,7 +18,7 @@ use super::{
     users::Users,
 };
 use crate::{
-    config::{MessageConfig, PushConfig, StoreConfig},
+    config::{ConversationConfig, MessageConfig, PushConfig, StoreConfig},
     domain::receipt::Standing,
     store::{StoreError, cursors::Moved, sessions},
     telemetry::metrics::BridgeMetrics,
@@ -37,6 +37,7 @@ pub struct Parts {
     pub options: PgConnectOptions,
     pub store: StoreConfig,
     pub message: MessageConfig,
+    pub conversation: ConversationConfig,
     pub push: PushConfig,
     pub metrics: BridgeMetrics,
     /// The name of this process among the nodes of a cluster.
@@ -70,6 +71,7 @@ impl Bridge {
             options,
             store,
             message,
+            conversation,
             push,
             metrics,
             node,
@@ -119,6 +121,7 @@ impl Bridge {
             users: Users::default(),
             apps: Apps::new(&push),
             participants_max: message.participants_max,
+            history_depth: conversation.history_depth.entries(),
             patience,
             node,
         }));

@@ -10,8 +10,10 @@
 //! the table: over MQTT it is a PUBLISH to `c/{conversation}/send`.
 
 mod arguments;
+mod blocks;
 mod conversations;
 mod devices;
+mod groups;
 mod notifications;
 mod receipts;
 mod schemas;
@@ -40,6 +42,8 @@ use crate::{
 /// Every operation, file by file.
 const TABLES: &[&[Operation]] = &[
     conversations::OPERATIONS,
+    groups::OPERATIONS,
+    blocks::OPERATIONS,
     receipts::OPERATIONS,
     notifications::OPERATIONS,
     devices::OPERATIONS,

@@ -83,6 +83,7 @@ impl Api {
             pool,
             store: config.store,
             message,
+            conversation: config.conversation,
             push: config.push,
             metrics: Metrics::register(&mut registry).bridge,
             node: "test".to_owned(),
