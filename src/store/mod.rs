@@ -9,10 +9,13 @@
 pub mod conversations;
 pub mod cursors;
 pub mod embedded;
+pub mod inbox;
+pub mod inbox_settings;
 pub mod messages;
 pub mod outbox;
 pub mod push;
 pub mod sessions;
+pub mod thread;
 pub mod users;
 pub mod view;
 
