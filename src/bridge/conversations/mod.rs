@@ -12,7 +12,7 @@ mod shown;
 
 pub use create::{Creation, TITLE_BYTES_MAX};
 pub use reading::{Page, Range};
-pub use shown::{PageWanted, Shown};
+pub use shown::{PageShown, PageWanted, Shown};
 
 use super::{Accepted, Bridge, BridgeError, MembershipChange, Refusal, identity::Identity};
 use crate::{
