@@ -35,6 +35,7 @@ pub struct Config {
     pub http: HttpConfig,
     pub auth: AuthConfig,
     pub message: MessageConfig,
+    pub inbox: InboxConfig,
     pub store: StoreConfig,
     pub push: PushConfig,
     pub log: LogConfig,
@@ -111,6 +112,14 @@ pub struct MessageConfig {
     pub bytes_max: usize,
     pub participants_max: usize,
     pub receipts_participants_max: usize,
+}
+
+/// What users are told of their inboxes.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct InboxConfig {
+    #[serde(with = "humantime_serde")]
+    pub patch_interval: Duration,
 }
 
 /// Postgres, and how it is written to.

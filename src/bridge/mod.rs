@@ -9,6 +9,7 @@ pub mod commits;
 pub mod conversations;
 mod health;
 pub mod identity;
+pub mod inbox;
 pub mod mailbox;
 mod membership;
 pub mod operations;

@@ -9,6 +9,7 @@
 pub mod conversations;
 pub mod cursors;
 pub mod embedded;
+pub mod hash;
 pub mod inbox;
 pub mod inbox_settings;
 pub mod messages;

@@ -45,8 +45,8 @@ impl Readable {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ThreadMessage {
     pub seq: i64,
-    /// The entry that changed it last.
-    pub version: i64,
+    /// The entry that changed it last, as far as the user may know; its own if none did.
+    pub changed_by: i64,
     pub payload: Bytes,
 }
 
@@ -160,7 +160,7 @@ pub async fn changed(
         limit,
     };
     let mut messages = read(conn, conversation, user, wanted).await?;
-    messages.sort_unstable_by_key(|message| message.version);
+    messages.sort_unstable_by_key(|message| message.changed_by);
     Ok(messages)
 }
 
@@ -191,6 +191,7 @@ async fn read(
                   case when e.seq is null then m.extra else e.extra end as extra,
                   m.ref_seq, (extract(epoch from m.created_at) * 1000)::bigint as "at_millis!",
                   u.subject as sender, coalesce(least(m.version, $7), m.seq) as "version!",
+                  case when m.version <= $7 then m.version else m.seq end as "changed_by!",
                   (extract(epoch from e.created_at) * 1000)::bigint as edited_at_millis,
                   m.retract_seq is not null as "is_retracted!",
                   coalesce(m.expires_at <= now(), false) as "is_expired!",
@@ -279,6 +280,7 @@ struct Row {
     at_millis: i64,
     sender: String,
     version: i64,
+    changed_by: i64,
     edited_at_millis: Option<i64>,
     is_retracted: bool,
     is_expired: bool,
@@ -315,7 +317,7 @@ impl Row {
         };
         Ok(ThreadMessage {
             seq: self.seq,
-            version: self.version,
+            changed_by: self.changed_by,
             payload: merged_json(stamp, &content, &changes),
         })
     }
