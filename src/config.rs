@@ -38,6 +38,7 @@ pub struct Config {
     pub auth: AuthConfig,
     pub message: MessageConfig,
     pub conversation: ConversationConfig,
+    pub inbox: InboxConfig,
     pub store: StoreConfig,
     pub push: PushConfig,
     pub log: LogConfig,
@@ -116,6 +117,14 @@ pub struct MessageConfig {
     pub receipts_participants_max: usize,
     #[serde(with = "humantime_serde")]
     pub erase_interval: Duration,
+}
+
+/// What users are told of their inboxes.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct InboxConfig {
+    #[serde(with = "humantime_serde")]
+    pub patch_interval: Duration,
 }
 
 /// Postgres, and how it is written to.

@@ -11,6 +11,7 @@ pub mod commits;
 pub mod conversations;
 mod health;
 pub mod identity;
+pub mod inbox;
 pub mod mailbox;
 pub mod operations;
 pub mod push_settings;

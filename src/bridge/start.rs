@@ -10,6 +10,7 @@ use super::{
     Bridge, Inner, Writers,
     accept::{Database, Work, Writer},
     commits::Commits,
+    inbox::patches::Patches,
     push_settings::Apps,
     receipts::Receipts,
     relay::Relay,
@@ -18,7 +19,7 @@ use super::{
     users::Users,
 };
 use crate::{
-    config::{ConversationConfig, MessageConfig, PushConfig, StoreConfig},
+    config::{ConversationConfig, InboxConfig, MessageConfig, PushConfig, StoreConfig},
     domain::receipt::Standing,
     store::{StoreError, cursors::Moved, sessions},
     telemetry::metrics::BridgeMetrics,
@@ -38,6 +39,7 @@ pub struct Parts {
     pub store: StoreConfig,
     pub message: MessageConfig,
     pub conversation: ConversationConfig,
+    pub inbox: InboxConfig,
     pub push: PushConfig,
     pub metrics: BridgeMetrics,
     /// The name of this process among the nodes of a cluster.
@@ -48,6 +50,7 @@ pub struct Parts {
 pub struct Tasks {
     writers: Vec<Writer>,
     relay: Relay,
+    patches: Patches,
     receipts: Arc<Receipts>,
     queues: Writers,
     pool: PgPool,
@@ -72,11 +75,12 @@ impl Bridge {
             store,
             message,
             conversation,
+            inbox,
             push,
             metrics,
             node,
         } = parts;
-        let commits = Arc::new(Commits::default());
+        let commits = Arc::new(Commits::new(metrics.inbox_patches_dropped.clone()));
         let mut queues = Vec::new();
         let mut writers = Vec::new();
         for _ in 0..store.writers.get() {
@@ -96,17 +100,24 @@ impl Bridge {
             queues: queues.into(),
             hasher: RandomState::new(),
         };
-        let receipts = Arc::new(Receipts::new(store.flush_positions_max, metrics));
+        let receipts = Arc::new(Receipts::new(store.flush_positions_max, metrics.clone()));
         let relay = Relay {
             pool: pool.clone(),
             writers: queues.clone(),
             commits: commits.clone(),
             interval: store.relay_interval,
         };
+        let patches = Patches {
+            pool: pool.clone(),
+            commits: commits.clone(),
+            interval: inbox.patch_interval,
+            metrics,
+        };
         let patience = store.acquire_timeout;
         let tasks = Tasks {
             writers,
             relay,
+            patches,
             receipts: receipts.clone(),
             queues: queues.clone(),
             pool: pool.clone(),
@@ -145,6 +156,8 @@ impl Tasks {
             spawn("writer", Box::pin(writer.run(hard.clone())));
         }
         spawn("relay", Box::pin(self.relay.run(stop.clone())));
+        let commits = self.patches.commits.clone();
+        spawn("inbox patches", Box::pin(self.patches.run(stop.clone())));
         let (receipts, pool, interval) = (self.receipts, self.pool, self.store.flush_interval);
         spawn(
             "expired sessions",
@@ -162,7 +175,12 @@ impl Tasks {
         spawn(
             "receipts",
             Box::pin(async move {
-                let told = |moved| announce(queues.clone(), moved);
+                let told = |moved: Vec<Moved>| {
+                    for moved in &moved {
+                        commits.inbox_changed(moved.user, moved.conversation);
+                    }
+                    announce(queues.clone(), moved)
+                };
                 receipts.run(pool, interval, stop, told).await;
             }),
         );

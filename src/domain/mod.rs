@@ -9,4 +9,5 @@ pub mod problem;
 pub mod push;
 pub mod receipt;
 pub mod request;
+pub mod thread;
 pub mod topic;

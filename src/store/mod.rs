@@ -15,11 +15,15 @@ pub mod embedded;
 pub mod entries;
 pub mod expiry;
 pub mod members;
+pub mod hash;
+pub mod inbox;
+pub mod inbox_settings;
 pub mod messages;
 pub mod outbox;
 pub mod push;
 pub mod roster;
 pub mod sessions;
+pub mod thread;
 pub mod users;
 pub mod view;
 

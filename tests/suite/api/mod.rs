@@ -82,6 +82,7 @@ impl Api {
             options: PgConnectOptions::clone(&pool.connect_options()),
             pool,
             store: config.store,
+            inbox: config.inbox,
             message,
             conversation: config.conversation,
             push: config.push,
