@@ -13,6 +13,7 @@ pub mod messages;
 pub mod outbox;
 pub mod push;
 pub mod sessions;
+pub mod status;
 pub mod users;
 pub mod view;
 
