@@ -9,6 +9,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use bytes::Bytes;
 use hashbrown::HashMap;
 
 use super::mailbox::{Mailbox, Notice, ReceiptNotice};
@@ -101,6 +102,23 @@ impl Commits {
         dropped
     }
 
+    /// Leaves something on `topic`, which begins with `me/`, for every connected device of a
+    /// user; says how many had no room. It reaches those that subscribe to it, at most once.
+    pub fn tell_user(&self, user: UserId, topic: &'static str, payload: &Bytes) -> u64 {
+        let mut dropped = 0;
+        for mailbox in self.shard(user).get(&user).into_iter().flatten() {
+            dropped += u64::from(!mailbox.mine(topic, payload));
+        }
+        dropped
+    }
+
+    /// Whether a connected device of the user subscribes to `me/inbox`.
+    pub fn wants_inbox(&self, user: UserId) -> bool {
+        let shard = self.shard(user);
+        let mailboxes = shard.get(&user).into_iter().flatten();
+        mailboxes.into_iter().any(|mailbox| mailbox.wants_inbox())
+    }
+
     pub(super) fn remember_told(&self, conversation: ConversationId, to: i64) {
         let mut told = lock(&self.told);
         let known = told.entry(conversation).or_insert(to);
@@ -130,6 +148,29 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: nobody else gets it, and it is known who wants it.
+    #[test]
+    fn a_user_is_told_on_every_connected_device() {
+        let commits = Commits::default();
+        let [phone, tablet, other]: [Arc<Mailbox>; 3] = Default::default();
+        commits.subscribe(UserId(1), phone.clone());
+        commits.subscribe(UserId(1), tablet.clone());
+        commits.subscribe(UserId(2), other.clone());
+        assert!(!commits.wants_inbox(UserId(1)));
+        tablet.set_wants_inbox(true);
+        assert!(commits.wants_inbox(UserId(1)) && !commits.wants_inbox(UserId(2)));
+
+        let payload = Bytes::from_static(b"{}");
+        assert_eq!(commits.tell_user(UserId(1), "me/inbox", &payload), 0);
+        let told = |mailbox: &Mailbox| {
+            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+            mailbox.poll_take(&mut cx).is_ready()
+        };
+        assert!(told(&phone) && told(&tablet) && !told(&other));
+        commits.unsubscribe(UserId(1), &tablet);
+        assert!(!commits.wants_inbox(UserId(1)));
+    }
 
     #[test]
     fn a_member_sees_from_joining_to_leaving() {

@@ -180,6 +180,7 @@ impl<S> Connection<S> {
                 self.session
                     .handle_receipt(receipt.conversation, &receipt.payload);
             }
+            Event::Mine { topic, payload } => self.session.handle_mine(topic, &payload),
             Event::TakenOver => {
                 let why = "another connection uses this client id";
                 self.session.close(ReasonCode::SESSION_TAKEN_OVER, why);

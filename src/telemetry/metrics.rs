@@ -52,6 +52,7 @@ pub struct BridgeMetrics {
     pub store_failures: Counter,
     pub relayed: Counter,
     pub receipts_dropped: Counter,
+    pub events_dropped: Counter,
     pub positions_dropped: Counter,
 }
 
@@ -76,6 +77,7 @@ impl BridgeMetrics {
             store_failures: Counter::default(),
             relayed: Counter::default(),
             receipts_dropped: Counter::default(),
+            events_dropped: Counter::default(),
             positions_dropped: Counter::default(),
         };
         registry.register(
@@ -108,6 +110,11 @@ impl BridgeMetrics {
             "receipts_dropped",
             "Receipts not sent because a queue was full; a later one says the same",
             metrics.receipts_dropped.clone(),
+        );
+        registry.register(
+            "events_dropped",
+            "Typing, presence and inbox changes not sent because a queue was full",
+            metrics.events_dropped.clone(),
         );
         registry.register(
             "positions_dropped",
