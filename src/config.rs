@@ -111,6 +111,8 @@ pub struct MessageConfig {
     pub bytes_max: usize,
     pub participants_max: usize,
     pub receipts_participants_max: usize,
+    #[serde(with = "humantime_serde")]
+    pub receipts_interval: Duration,
 }
 
 /// Postgres, and how it is written to.

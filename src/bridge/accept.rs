@@ -24,9 +24,10 @@ use super::{
 };
 use crate::{
     config::StoreConfig,
-    domain::{ids::ConversationId, message::NewMessage, receipt::Standing},
+    domain::{ids::ConversationId, message::NewMessage},
     store::{
         StoreError,
+        cursors::Moved,
         messages::{self, Appended, Outcome},
     },
     telemetry::metrics::{BridgeMetrics, PublishLabels, PublishOutcome},
@@ -40,7 +41,7 @@ pub(super) enum Work {
     /// Tell the participants where some of them stand.
     Receipts {
         conversation: ConversationId,
-        standings: Vec<Standing>,
+        moved: Vec<Moved>,
     },
     /// The outbox knows of a commit that may not have been told.
     Relay {
@@ -169,10 +170,10 @@ impl Writer {
             Work::Membership(request) => self.change_membership(request).await,
             Work::Receipts {
                 conversation,
-                standings,
+                moved,
             } => {
                 self.told
-                    .receipts(&mut self.database, conversation, standings)
+                    .receipts(&mut self.database, conversation, moved)
                     .await;
             }
             Work::Relay {

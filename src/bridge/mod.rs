@@ -7,6 +7,7 @@ mod accept;
 mod batch;
 pub mod commits;
 pub mod conversations;
+mod counts;
 mod health;
 pub mod identity;
 pub mod mailbox;
@@ -16,6 +17,7 @@ pub mod push_settings;
 pub mod receipts;
 mod relay;
 pub mod sessions;
+mod settings;
 mod start;
 mod told;
 mod users;
@@ -34,7 +36,7 @@ use tokio::{
 
 use crate::{
     domain::{
-        ids::{ConversationId, Subject, UserId},
+        ids::{ConversationId, DeviceId, Subject, UserId},
         message::{NewMessage, Sequence},
         receipt::Report,
     },
@@ -211,16 +213,19 @@ impl Bridge {
         answer.await.unwrap_or(Err(BridgeError::Unavailable))
     }
 
-    /// Stores how far a user says to have got, and waits for the commit.
+    /// Stores how far a user says to have got, on a device if it is known which, and waits for
+    /// the commit.
     pub async fn settle_report(
         &self,
         user: UserId,
+        device: Option<DeviceId>,
         conversation: ConversationId,
         report: Report,
     ) -> Result<(), BridgeError> {
         let (reply, answer) = oneshot::channel();
+        let reply = ReportReply::Request(reply);
         self.receipts()
-            .report(user, conversation, report, ReportReply::Request(reply));
+            .report(user, device, conversation, report, reply);
         match answer.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(BridgeError::NotParticipant),

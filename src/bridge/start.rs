@@ -10,6 +10,7 @@ use super::{
     Bridge, Inner, Writers,
     accept::{Database, Work, Writer},
     commits::Commits,
+    counts::{Marks, Telling},
     push_settings::Apps,
     receipts::Receipts,
     relay::Relay,
@@ -18,7 +19,6 @@ use super::{
 };
 use crate::{
     config::{MessageConfig, PushConfig, StoreConfig},
-    domain::receipt::Standing,
     store::{StoreError, cursors::Moved, sessions},
     telemetry::metrics::BridgeMetrics,
 };
@@ -46,6 +46,8 @@ pub struct Parts {
 pub struct Tasks {
     writers: Vec<Writer>,
     relay: Relay,
+    telling: Telling,
+    commits: Arc<Commits>,
     receipts: Arc<Receipts>,
     queues: Writers,
     pool: PgPool,
@@ -73,6 +75,7 @@ impl Bridge {
             node,
         } = parts;
         let commits = Arc::new(Commits::default());
+        let marks = Arc::new(Marks::new(metrics.clone()));
         let mut queues = Vec::new();
         let mut writers = Vec::new();
         for _ in 0..store.writers.get() {
@@ -82,7 +85,12 @@ impl Bridge {
             writers.push(Writer {
                 database: Database::new(options.clone(), &store, metrics.clone()),
                 queue,
-                told: Told::new(commits.clone(), receipts_max, metrics.clone()),
+                told: Told::new(
+                    commits.clone(),
+                    receipts_max,
+                    marks.clone(),
+                    metrics.clone(),
+                ),
                 config: store.clone(),
                 participants_max: message.participants_max,
                 metrics: metrics.clone(),
@@ -99,10 +107,18 @@ impl Bridge {
             commits: commits.clone(),
             interval: store.relay_interval,
         };
+        let telling = Telling::new(
+            pool.clone(),
+            commits.clone(),
+            marks,
+            message.receipts_interval,
+        );
         let patience = store.acquire_timeout;
         let tasks = Tasks {
             writers,
             relay,
+            telling,
+            commits: commits.clone(),
             receipts: receipts.clone(),
             queues: queues.clone(),
             pool: pool.clone(),
@@ -139,6 +155,7 @@ impl Tasks {
             spawn("writer", Box::pin(writer.run(hard.clone())));
         }
         spawn("relay", Box::pin(self.relay.run(stop.clone())));
+        spawn("counts", Box::pin(self.telling.run(stop.clone())));
         let (receipts, pool, interval) = (self.receipts, self.pool, self.store.flush_interval);
         spawn(
             "expired sessions",
@@ -148,11 +165,11 @@ impl Tasks {
                 stop.clone(),
             )),
         );
-        let (queues, stop) = (self.queues, stop.clone());
+        let (queues, commits, stop) = (self.queues, self.commits, stop.clone());
         spawn(
             "receipts",
             Box::pin(async move {
-                let told = |moved| announce(queues.clone(), moved);
+                let told = |moved| announce(queues.clone(), commits.clone(), moved);
                 receipts.run(pool, interval, stop, told).await;
             }),
         );
@@ -160,31 +177,20 @@ impl Tasks {
 }
 
 /// Receipts leave through the writer of their conversation, which knows the participants.
-async fn announce(queues: Writers, mut moved: Vec<Moved>) {
+async fn announce(queues: Writers, commits: Arc<Commits>, mut moved: Vec<Moved>) {
+    let read = moved.iter().filter(|moved| moved.has_read);
+    let rows: Vec<_> = read.map(|moved| (moved.user, moved.conversation)).collect();
+    commits.inbox_changed(&rows);
     moved.sort_unstable_by_key(|moved| moved.conversation);
     for moved in moved.chunk_by(|one, other| one.conversation == other.conversation) {
         let conversation = moved[0].conversation;
-        let standings = moved
-            .iter()
-            .map(
-                |Moved {
-                     name,
-                     delivered,
-                     read,
-                     ..
-                 }| Standing {
-                    user: name.clone(),
-                    delivered: *delivered,
-                    read: *read,
-                },
-            )
-            .collect();
+        let moved = moved.to_vec();
         queues
             .send(
                 conversation,
                 Work::Receipts {
                     conversation,
-                    standings,
+                    moved,
                 },
             )
             .await;

@@ -8,4 +8,5 @@ pub mod problem;
 pub mod push;
 pub mod receipt;
 pub mod request;
+pub mod settings;
 pub mod topic;

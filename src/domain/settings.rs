@@ -1,5 +1,7 @@
 //! What users decide about themselves, wherever they take part.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// What others learn of a user.
@@ -32,6 +34,34 @@ pub enum LastSeen {
     /// Those who share a conversation with the user.
     Contacts,
     Nobody,
+}
+
+impl LastSeen {
+    /// As it is stored.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Contacts => "contacts",
+            Self::Nobody => "nobody",
+        }
+    }
+}
+
+/// A text that names no [`LastSeen`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a time is shown to `contacts` or to `nobody`, not to `{0}`")]
+pub struct InvalidLastSeen(String);
+
+impl FromStr for LastSeen {
+    type Err = InvalidLastSeen;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "contacts" => Ok(Self::Contacts),
+            "nobody" => Ok(Self::Nobody),
+            other => Err(InvalidLastSeen(other.to_owned())),
+        }
+    }
 }
 
 /// A change of settings: what is not named stays, null is the default.

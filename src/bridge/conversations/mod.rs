@@ -8,10 +8,12 @@
 mod create;
 mod participants;
 mod reading;
+mod receipts;
 mod shown;
 
 pub use create::{Creation, TITLE_BYTES_MAX};
 pub use reading::{Page, Range};
+pub use receipts::{MessageStatus, Receipts, UserPage};
 pub use shown::{PageShown, PageWanted, Shown};
 
 use super::{Accepted, Bridge, BridgeError, MembershipChange, Refusal, identity::Identity};

@@ -15,6 +15,7 @@ mod devices;
 mod notifications;
 mod receipts;
 mod schemas;
+mod settings;
 
 use futures_util::future::BoxFuture;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -43,6 +44,7 @@ const TABLES: &[&[Operation]] = &[
     receipts::OPERATIONS,
     notifications::OPERATIONS,
     devices::OPERATIONS,
+    settings::OPERATIONS,
 ];
 
 /// How an operation is asked for over REST.
