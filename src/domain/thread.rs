@@ -135,7 +135,14 @@ mod tests {
         let changes = Changes {
             version: 9,
             edited_at_millis: Some(7),
-            reactions: [("👍".to_owned(), Reaction { count: 2, mine: true })].into(),
+            reactions: [(
+                "👍".to_owned(),
+                Reaction {
+                    count: 2,
+                    mine: true,
+                },
+            )]
+            .into(),
             remains: Remains::Content,
         };
         let expected = serde_json::json!({
@@ -150,7 +157,14 @@ mod tests {
         let mut changes = Changes {
             version: 9,
             edited_at_millis: Some(7),
-            reactions: [("👍".to_owned(), Reaction { count: 2, mine: true })].into(),
+            reactions: [(
+                "👍".to_owned(),
+                Reaction {
+                    count: 2,
+                    mine: true,
+                },
+            )]
+            .into(),
             remains: Remains::Retracted,
         };
         let mut expected = serde_json::json!({
