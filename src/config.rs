@@ -112,6 +112,8 @@ pub struct MessageConfig {
     pub bytes_max: usize,
     pub participants_max: usize,
     pub receipts_participants_max: usize,
+    #[serde(with = "humantime_serde")]
+    pub erase_interval: Duration,
 }
 
 /// What users are told of their inboxes.

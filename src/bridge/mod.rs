@@ -19,6 +19,7 @@ mod relay;
 pub mod sessions;
 mod start;
 mod told;
+mod upkeep;
 mod users;
 
 use std::{
@@ -86,6 +87,20 @@ pub enum Refusal {
     NoConversation,
     #[error("only participants who may write publish to a conversation")]
     NotParticipant,
+    #[error("the conversation is archived: nothing is written to it")]
+    Archived,
+    #[error("you may not write to this conversation for now")]
+    Silenced,
+    #[error("you may not write to this conversation: the other one does not want to hear of you")]
+    Blocked,
+    #[error("there is no such message; `ref` is the sequence of one that you see")]
+    NoMessage,
+    #[error("the message is not yours: edit your own; owners and admins also retract")]
+    NotAuthor,
+    #[error("the message is retracted or has expired: nothing about it can be changed")]
+    Gone,
+    #[error("the message has as many sorts of reactions as it may; use one of them")]
+    ReactionsFull,
     #[error("the store cannot hold this message; the log of the server says why")]
     Unstorable,
     #[error("the store is away; repeat the message later, with the same id")]

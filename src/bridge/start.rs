@@ -1,6 +1,6 @@
 //! Puts the bridge together: writers, the flush of positions, the outbox relay.
 
-use std::{hash::RandomState, sync::Arc};
+use std::{hash::RandomState, sync::Arc, time::Duration};
 
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio::sync::mpsc;
@@ -15,6 +15,7 @@ use super::{
     receipts::Receipts,
     relay::Relay,
     told::Told,
+    upkeep,
     users::Users,
 };
 use crate::{
@@ -53,6 +54,7 @@ pub struct Tasks {
     queues: Writers,
     pool: PgPool,
     store: StoreConfig,
+    erase_interval: Duration,
 }
 
 impl Bridge {
@@ -118,6 +120,7 @@ impl Bridge {
             queues: queues.clone(),
             pool: pool.clone(),
             store,
+            erase_interval: message.erase_interval,
         };
         let bridge = Self(Arc::new(Inner {
             pool,
@@ -160,6 +163,10 @@ impl Tasks {
                 interval * EXPIRED_EVERY,
                 stop.clone(),
             )),
+        );
+        spawn(
+            "expired contents",
+            Box::pin(upkeep::run(pool.clone(), self.erase_interval, stop.clone())),
         );
         let (queues, stop) = (self.queues, stop.clone());
         spawn(
@@ -209,7 +216,7 @@ async fn announce(queues: Writers, mut moved: Vec<Moved>) {
     }
 }
 
-async fn remove_expired(pool: PgPool, interval: std::time::Duration, stop: CancellationToken) {
+async fn remove_expired(pool: PgPool, interval: Duration, stop: CancellationToken) {
     while stop
         .run_until_cancelled(tokio::time::sleep(interval))
         .await

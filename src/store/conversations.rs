@@ -4,7 +4,6 @@
 
 use std::{str::FromStr, sync::Arc};
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -335,12 +334,14 @@ pub async fn add(
     };
     let (entry, members_version) = append_notice(conn, conversation, actor, &notice).await?;
     sqlx::query!(
-        "insert into participants as p (conversation_id, user_id, role, joined_seq, read_seq,
-                                        read_ordinal, delivered_seq)
-         select c.conversation_id, $2, $3, c.last_seq, c.last_seq - 1, c.last_ordinal, c.last_seq - 1
+        "insert into participants as p (conversation_id, user_id, role, joined_seq, visible_from,
+                                        read_seq, read_ordinal, delivered_seq)
+         select c.conversation_id, $2, $3, c.last_seq, c.last_seq, c.last_seq - 1, c.last_ordinal,
+                c.last_seq - 1
          from conversations c where c.conversation_id = $1
          on conflict (conversation_id, user_id) do update
-         set role = excluded.role, joined_seq = excluded.joined_seq, left_seq = null,
+         set role = excluded.role, joined_seq = excluded.joined_seq,
+             visible_from = excluded.visible_from, left_seq = null,
              read_seq = excluded.read_seq, read_ordinal = excluded.read_ordinal,
              delivered_seq = excluded.delivered_seq, muted_until = null,
              mentions_break_mute = true",
@@ -441,13 +442,11 @@ async fn append_notice(
         from: actor_name,
         at_millis: row.at_millis,
     };
-    let content = Content {
-        id: ClientMessageId::new(id).map_err(StoreError::corrupt)?,
-        kind: KIND_MEMBERSHIP.to_owned(),
-        body: body.into(),
-        reply_to: None,
-        extra: Bytes::new(),
-    };
+    let content = Content::new(
+        ClientMessageId::new(id).map_err(StoreError::corrupt)?,
+        KIND_MEMBERSHIP,
+        body,
+    );
     let entry = LogEntry {
         position: Position {
             conversation,

@@ -6,9 +6,11 @@
 //! Every statement finds its rows by an index, whatever the planner believes about the
 //! tables: each connection is told so when it is opened.
 
+pub mod changes;
 pub mod conversations;
 pub mod cursors;
 pub mod embedded;
+pub mod expiry;
 pub mod hash;
 pub mod inbox;
 pub mod inbox_settings;

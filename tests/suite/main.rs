@@ -10,6 +10,7 @@ mod embedded;
 mod faults;
 mod harness;
 mod interop;
+mod kinds;
 mod limits;
 mod membership;
 mod outage;

@@ -94,6 +94,25 @@ impl From<BridgeError> for ConversationError {
     }
 }
 
+impl From<Refusal> for ConversationError {
+    fn from(refusal: Refusal) -> Self {
+        let kind = match refusal {
+            Refusal::Unavailable => return Self::Unavailable,
+            Refusal::NoConversation => return Self::NotFound,
+            Refusal::NotParticipant => ProblemKind::Forbidden,
+            Refusal::Archived => ProblemKind::Archived,
+            Refusal::Silenced => ProblemKind::Silenced,
+            Refusal::Blocked => ProblemKind::Blocked,
+            Refusal::NoMessage => ProblemKind::NotFound,
+            Refusal::NotAuthor => ProblemKind::NotAuthor,
+            Refusal::Gone => ProblemKind::Retracted,
+            Refusal::ReactionsFull => ProblemKind::Full,
+            Refusal::Unstorable => ProblemKind::Invalid,
+        };
+        Self::Refused(kind, refusal.to_string())
+    }
+}
+
 impl Bridge {
     /// The user of a token, who exists from the first one on.
     pub async fn caller(&self, identity: &Identity) -> Result<Caller, ConversationError> {
@@ -121,17 +140,13 @@ impl Bridge {
         };
         match self.send(message).await {
             Ok(accepted) => Ok(accepted),
-            Err(Refusal::Unavailable) => Err(ConversationError::Unavailable),
-            Err(Refusal::NoConversation) => Err(ConversationError::NotFound),
-            Err(Refusal::Unstorable) => {
-                Err(ConversationError::Invalid(Refusal::Unstorable.to_string()))
-            }
             Err(Refusal::NotParticipant) => {
                 self.visible(caller, conversation).await?;
                 Err(ConversationError::Forbidden(
                     "you may read this conversation, not write to it",
                 ))
             }
+            Err(refusal) => Err(refusal.into()),
         }
     }
 

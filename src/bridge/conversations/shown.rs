@@ -1,7 +1,5 @@
 //! The JSON of what users are shown, the same over REST and MQTT.
 
-use std::num::NonZeroUsize;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -63,9 +61,12 @@ impl Shown {
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PageWanted {
+    #[schemars(range(min = 0, max = i64::MAX))]
     after: Option<i64>,
+    #[schemars(range(min = 0, max = i64::MAX))]
     before: Option<i64>,
-    limit: Option<NonZeroUsize>,
+    #[schemars(range(min = 1, max = 200))]
+    limit: Option<i64>,
 }
 
 /// A page of the log, as it is shown.
@@ -92,10 +93,12 @@ impl PageWanted {
             (_, Some(sequence)) => Range::Before(sequence),
             (sequence, None) => Range::After(sequence.unwrap_or(0)),
         };
-        match self.limit.map(NonZeroUsize::get) {
-            None => Ok((range, PAGE_ENTRIES_DEFAULT.min(entries_max))),
-            Some(limit) if limit <= entries_max => Ok((range, limit)),
-            Some(_) => Err(invalid(format!("`limit` lies between 1 and {entries_max}"))),
+        let Some(limit) = self.limit else {
+            return Ok((range, PAGE_ENTRIES_DEFAULT.min(entries_max)));
+        };
+        match usize::try_from(limit) {
+            Ok(limit) if (1..=entries_max).contains(&limit) => Ok((range, limit)),
+            _ => Err(invalid(format!("`limit` lies between 1 and {entries_max}"))),
         }
     }
 }

@@ -39,13 +39,7 @@ async fn conversation(conn: &mut PgConnection, users: &[UserId]) -> Conversation
         sender,
         sender_name: Subject::new("carol").unwrap(),
         sender_device: None,
-        content: Content {
-            id: ClientMessageId::new("1".to_owned()).unwrap(),
-            kind: "text".to_owned(),
-            body: b"1".to_vec().into(),
-            reply_to: None,
-            extra: Vec::new().into(),
-        },
+        content: Content::new(ClientMessageId::new("1".to_owned()).unwrap(), "text", "1"),
     };
     append_batch(conn, &[message]).await.unwrap();
     new.id

@@ -308,11 +308,12 @@ async fn say(
         sender_name: sender.1.clone(),
         sender_device: None,
         content: Content {
-            id: ClientMessageId::new(Uuid::now_v7().to_string()).unwrap(),
-            kind: "text".to_owned(),
-            body: Bytes::from_static(b"\"hello\""),
-            reply_to: None,
             extra: Bytes::copy_from_slice(extra.as_bytes()),
+            ..Content::new(
+                ClientMessageId::new(Uuid::now_v7().to_string()).unwrap(),
+                "text",
+                "\"hello\"",
+            )
         },
     };
     let appended = messages::append_batch(conn, &[message]).await.unwrap();

@@ -14,7 +14,6 @@ mod users;
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use homing::{
     domain::{
         ids::{ClientMessageId, ConversationId, DeviceId, Subject, UserId},
@@ -86,13 +85,11 @@ fn message_with_id(conversation: ConversationId, sender: &User, id: &str) -> New
         sender: sender.0,
         sender_name: sender.1.clone(),
         sender_device: None,
-        content: Content {
-            id: ClientMessageId::new(id.to_owned()).unwrap(),
-            kind: "text".to_owned(),
-            body: Bytes::from_static(b"\"hello\""),
-            reply_to: None,
-            extra: Bytes::new(),
-        },
+        content: Content::new(
+            ClientMessageId::new(id.to_owned()).unwrap(),
+            "text",
+            "\"hello\"",
+        ),
     }
 }
 
