@@ -5,6 +5,7 @@
 mod api;
 mod command_line;
 mod connect;
+mod convergence;
 mod deliver;
 mod embedded;
 mod faults;

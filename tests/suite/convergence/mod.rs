@@ -1,0 +1,41 @@
+//! Whatever happens on the way, devices end up showing what Postgres holds.
+//!
+//! Model devices keep the cache of the SDK. Connections break, events are lost, repeated and
+//! reordered, the same news comes over MQTT and REST, devices sleep, people come and go, messages are
+//! edited, retracted and reacted to. Then all is quiet, every device asks once for what differs, and
+//! is compared with what the tables say, counted anew.
+
+mod client;
+mod truth;
+mod world;
+
+use rand::{SeedableRng as _, rngs::StdRng};
+use sqlx::PgPool;
+
+use world::World;
+
+/// Steps of one run.
+const STEPS: usize = 150;
+
+/// `CONVERGENCE_SEED=7` repeats one run, `CONVERGENCE_RUNS=50` makes more of them.
+fn seeds() -> std::ops::Range<u64> {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    match number("CONVERGENCE_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("CONVERGENCE_RUNS").unwrap_or(3),
+    }
+}
+
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn every_device_ends_up_with_what_is_stored(pool: PgPool) {
+    for seed in seeds() {
+        eprintln!("seed {seed}");
+        let mut world = World::new(&pool, StdRng::seed_from_u64(seed), seed).await;
+        for _ in 0..STEPS {
+            world.step().await;
+        }
+        world.settle().await;
+        world.check(&pool).await;
+        world.end().await;
+    }
+}
