@@ -9,9 +9,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use bytes::Bytes;
 use hashbrown::HashMap;
+use prometheus_client::metrics::counter::Counter;
 
-use super::mailbox::{Mailbox, Notice, ReceiptNotice};
+use super::{
+    inbox::patches::Dirty,
+    mailbox::{Mailbox, Notice, ReceiptNotice},
+};
 use crate::domain::ids::{ConversationId, UserId};
 
 /// Locks are short and shared by few tasks; a handful of shards keeps them apart.
@@ -24,6 +29,8 @@ pub struct Commits {
     hasher: RandomState,
     /// How far commits were told of, until the outbox has been read up to there.
     told: Mutex<HashMap<ConversationId, i64>>,
+    /// The inbox rows that changed, of users who want to know.
+    dirty: Dirty,
 }
 
 impl Default for Commits {
@@ -32,6 +39,7 @@ impl Default for Commits {
             users: std::array::from_fn(|_| Mutex::default()),
             hasher: RandomState::new(),
             told: Mutex::default(),
+            dirty: Dirty::default(),
         }
     }
 }
@@ -54,6 +62,14 @@ impl Member {
 }
 
 impl Commits {
+    /// Counts inbox rows that nobody is told of with `dropped`.
+    pub(super) fn new(dropped: Counter) -> Self {
+        Self {
+            dirty: Dirty::new(dropped),
+            ..Self::default()
+        }
+    }
+
     /// A device of `user` is connected: its mailbox hears of every commit from now on.
     pub fn subscribe(&self, user: UserId, mailbox: Arc<Mailbox>) {
         self.shard(user).entry(user).or_default().push(mailbox);
@@ -73,6 +89,7 @@ impl Commits {
     pub(super) fn publish(&self, notice: &Arc<Notice>, members: &[Member]) {
         for member in members {
             if let Some((from, to)) = member.visible(notice.from, notice.to) {
+                let mut wants_inbox = false;
                 for mailbox in self
                     .shard(member.user)
                     .get(&member.user)
@@ -80,6 +97,10 @@ impl Commits {
                     .flatten()
                 {
                     mailbox.notice(notice, from, to, member.joined >= notice.from);
+                    wants_inbox |= mailbox.wants_inbox();
+                }
+                if wants_inbox {
+                    self.dirty.mark(member.user, notice.conversation);
                 }
             }
         }
@@ -87,18 +108,52 @@ impl Commits {
 
     /// Tells the participants that are there now; says how many devices had no room.
     pub(super) fn publish_receipt(&self, receipt: &Arc<ReceiptNotice>, members: &[Member]) -> u64 {
+        let present = members.iter().filter(|member| member.left.is_none());
+        present
+            .map(|member| self.tell_receipt(member.user, receipt))
+            .sum()
+    }
+
+    /// Tells one user; says how many devices had no room.
+    pub(super) fn tell_receipt(&self, user: UserId, receipt: &Arc<ReceiptNotice>) -> u64 {
         let mut dropped = 0;
-        for member in members.iter().filter(|member| member.left.is_none()) {
-            for mailbox in self
-                .shard(member.user)
-                .get(&member.user)
-                .into_iter()
-                .flatten()
-            {
-                dropped += u64::from(!mailbox.receipt(receipt));
-            }
+        for mailbox in self.shard(user).get(&user).into_iter().flatten() {
+            dropped += u64::from(!mailbox.receipt(receipt));
         }
         dropped
+    }
+
+    /// Whether a device of the user is connected here.
+    pub(super) fn is_connected(&self, user: UserId) -> bool {
+        self.shard(user).contains_key(&user)
+    }
+
+    /// Leaves something on `topic`, which begins with `me/`, for every connected device of a
+    /// user; says how many had no room. It reaches those that subscribe to it, at most once.
+    pub fn tell_user(&self, user: UserId, topic: &'static str, payload: &Bytes) -> u64 {
+        let mut dropped = 0;
+        for mailbox in self.shard(user).get(&user).into_iter().flatten() {
+            dropped += u64::from(!mailbox.mine(topic, payload));
+        }
+        dropped
+    }
+
+    /// Whether a connected device of the user subscribes to `me/inbox`.
+    pub fn wants_inbox(&self, user: UserId) -> bool {
+        let shard = self.shard(user);
+        let mailboxes = shard.get(&user).into_iter().flatten();
+        mailboxes.into_iter().any(|mailbox| mailbox.wants_inbox())
+    }
+
+    /// A row of the user's inbox shows something else now: tells the devices that want to know.
+    pub(super) fn inbox_changed(&self, user: UserId, conversation: ConversationId) {
+        if self.wants_inbox(user) {
+            self.dirty.mark(user, conversation);
+        }
+    }
+
+    pub(super) fn dirty(&self) -> &Dirty {
+        &self.dirty
     }
 
     pub(super) fn remember_told(&self, conversation: ConversationId, to: i64) {
@@ -130,6 +185,29 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: nobody else gets it, and it is known who wants it.
+    #[test]
+    fn a_user_is_told_on_every_connected_device() {
+        let commits = Commits::default();
+        let [phone, tablet, other]: [Arc<Mailbox>; 3] = Default::default();
+        commits.subscribe(UserId(1), phone.clone());
+        commits.subscribe(UserId(1), tablet.clone());
+        commits.subscribe(UserId(2), other.clone());
+        assert!(!commits.wants_inbox(UserId(1)));
+        tablet.set_wants_inbox(true);
+        assert!(commits.wants_inbox(UserId(1)) && !commits.wants_inbox(UserId(2)));
+
+        let payload = Bytes::from_static(b"{}");
+        assert_eq!(commits.tell_user(UserId(1), "me/inbox", &payload), 0);
+        let told = |mailbox: &Mailbox| {
+            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+            mailbox.poll_take(&mut cx).is_ready()
+        };
+        assert!(told(&phone) && told(&tablet) && !told(&other));
+        commits.unsubscribe(UserId(1), &tablet);
+        assert!(!commits.wants_inbox(UserId(1)));
+    }
 
     #[test]
     fn a_member_sees_from_joining_to_leaving() {

@@ -4,7 +4,10 @@
 //! "behind from here to there", and the session reads the log.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -71,6 +74,11 @@ pub enum Event {
         to: i64,
     },
     Receipt(Arc<ReceiptNotice>),
+    /// Something for this user alone, on a topic that begins with `me/`.
+    Mine {
+        topic: &'static str,
+        payload: Bytes,
+    },
     /// Another connection of the same device has taken the session.
     TakenOver,
     /// The server stops.
@@ -82,18 +90,19 @@ pub enum Event {
 pub struct Mailbox {
     state: Mutex<State>,
     waker: AtomicWaker,
+    wants_inbox: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     events: Vec<Event>,
-    /// How many of them are commits or receipts, which a session does not ask for.
+    /// How many of them are commits, receipts or the like, which a session does not ask for.
     unasked: usize,
     /// Commits past the bound; at most one range for each conversation of the user.
     behind: Vec<(ConversationId, i64, i64)>,
 }
 
-/// Commits and receipts that wait for one session.
+/// Commits, receipts and the like that wait for one session.
 const UNASKED_MAX: usize = 512;
 
 impl Mailbox {
@@ -135,6 +144,29 @@ impl Mailbox {
             }
             has_room
         })
+    }
+
+    /// Leaves something for the user alone; false if there is no room, and it is lost.
+    pub(super) fn mine(&self, topic: &'static str, payload: &Bytes) -> bool {
+        self.change(|state| {
+            let has_room = state.unasked < UNASKED_MAX;
+            if has_room {
+                state.unasked += 1;
+                let payload = payload.clone();
+                state.events.push(Event::Mine { topic, payload });
+            }
+            has_room
+        })
+    }
+
+    /// Remembers whether the session's subscriptions cover `me/inbox`, which costs a query
+    /// for each change: nobody makes it for those who do not want it.
+    pub fn set_wants_inbox(&self, wants_inbox: bool) {
+        self.wants_inbox.store(wants_inbox, Ordering::Release);
+    }
+
+    pub(super) fn wants_inbox(&self) -> bool {
+        self.wants_inbox.load(Ordering::Acquire)
     }
 
     /// Takes all events, oldest first, or wakes the task when there are some.
@@ -244,5 +276,16 @@ mod tests {
             Some(Event::Behind { from, to, .. }) if *from == first_missing && *to == last
         ));
         assert!(take(&mailbox).is_empty());
+    }
+
+    /// Goal: what is told at most once has the same bound, and says what it drops.
+    #[test]
+    fn past_its_bound_a_mailbox_takes_nothing_more_for_the_user_alone() {
+        let mailbox = Mailbox::default();
+        let payload = Bytes::from_static(b"{}");
+        let took = (0..UNASKED_MAX + 3).filter(|_| mailbox.mine("me/inbox", &payload));
+        assert_eq!(took.count(), UNASKED_MAX);
+        assert_eq!(take(&mailbox).len(), UNASKED_MAX);
+        assert!(mailbox.mine("me/inbox", &payload));
     }
 }

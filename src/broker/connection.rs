@@ -33,7 +33,7 @@ use crate::{
         mailbox::{Event, Mailbox},
         sessions::Held,
     },
-    domain::ids::Subject,
+    domain::{ids::Subject, topic::ME_INBOX},
     mqtt::{
         codec::Decoder,
         reason::ReasonCode,
@@ -251,6 +251,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Does what the session says, in order. A full queue stops it.
     fn perform(&mut self, now: Instant) {
+        if self.session.take_has_new_subscriptions() {
+            let wants_inbox = self.session.subscriptions().cover_mine(ME_INBOX);
+            self.mailbox.set_wants_inbox(wants_inbox);
+        }
         while self.blocked.is_none()
             && let Some(action) = self.session.poll_action()
         {

@@ -4,6 +4,9 @@
 //!   c/{cid}/send       device → server   a message; PUBACK = committed
 //!   c/{cid}/messages   server → device   the log
 //!   c/{cid}/receipts   both              how far participants have got
+//!   c/{cid}/typing     both              who is typing
+//!   me/inbox           server → device   rows of the user's inbox that changed
+//!   me/presence        server → device   whether watched users are there
 //!   me/device          server → device   replies, refusals and limits, for this device alone
 //!   me/state           device → server   whether somebody looks at the device
 //!   q/{operation}      device → server   a request, answered on me/device or its Response Topic
@@ -14,6 +17,10 @@
 
 use super::ids::ConversationId;
 
+/// Where rows of the user's inbox arrive that changed.
+pub const ME_INBOX: &str = "me/inbox";
+/// Where it arrives whether users are there whom the device watches.
+pub const ME_PRESENCE: &str = "me/presence";
 /// Where refusals and warnings for one device arrive.
 pub const ME_DEVICE: &str = "me/device";
 /// Where a device says whether somebody looks at it.
@@ -133,8 +140,10 @@ pub enum Mine {
     Level,
     /// [`ME_DEVICE`]
     Device,
-    /// What no device gets yet.
-    Later,
+    /// [`ME_INBOX`]
+    Inbox,
+    /// [`ME_PRESENCE`]
+    Presence,
 }
 
 impl Filter {
@@ -158,7 +167,8 @@ impl Filter {
             ["me", "#"] => Ok(Self::Me(Mine::All)),
             ["me", "+"] => Ok(Self::Me(Mine::Level)),
             ["me", "device"] => Ok(Self::Me(Mine::Device)),
-            ["me", "inbox" | "presence"] => Ok(Self::Me(Mine::Later)),
+            ["me", "inbox"] => Ok(Self::Me(Mine::Inbox)),
+            ["me", "presence"] => Ok(Self::Me(Mine::Presence)),
             _ => Err(TopicError::NotGranted),
         }
     }
@@ -200,7 +210,8 @@ impl Filter {
             Mine::All => true,
             Mine::Level => !rest.contains('/'),
             Mine::Device => topic == ME_DEVICE,
-            Mine::Later => false,
+            Mine::Inbox => topic == ME_INBOX,
+            Mine::Presence => topic == ME_PRESENCE,
         }
     }
 }
@@ -313,7 +324,11 @@ mod tests {
         }
         assert!(covers("me/#", "me/answers/7") && covers("me/+", "me/answers"));
         assert!(!covers("me/+", "me/answers/7") && !covers("me/device", "me/answers"));
-        assert!(!covers("me/inbox", "me/inbox") && !covers("me/#", "me") && !covers("c/#", "me/x"));
+        for topic in [ME_INBOX, ME_PRESENCE] {
+            assert!(covers(topic, topic) && covers("me/#", topic) && !covers("me/device", topic));
+        }
+        assert!(!covers(ME_INBOX, ME_PRESENCE) && !covers(ME_PRESENCE, ME_INBOX));
+        assert!(!covers("me/#", "me") && !covers("c/#", "me/x"));
     }
 
     #[test]

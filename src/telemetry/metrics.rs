@@ -52,7 +52,9 @@ pub struct BridgeMetrics {
     pub store_failures: Counter,
     pub relayed: Counter,
     pub receipts_dropped: Counter,
+    pub events_dropped: Counter,
     pub positions_dropped: Counter,
+    pub inbox_patches_dropped: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -76,7 +78,9 @@ impl BridgeMetrics {
             store_failures: Counter::default(),
             relayed: Counter::default(),
             receipts_dropped: Counter::default(),
+            events_dropped: Counter::default(),
             positions_dropped: Counter::default(),
+            inbox_patches_dropped: Counter::default(),
         };
         registry.register(
             "publishes",
@@ -110,9 +114,19 @@ impl BridgeMetrics {
             metrics.receipts_dropped.clone(),
         );
         registry.register(
+            "events_dropped",
+            "Typing, presence and inbox changes not sent because a queue was full",
+            metrics.events_dropped.clone(),
+        );
+        registry.register(
             "positions_dropped",
             "Cursor positions not kept because the store was away too long; those messages repeat",
             metrics.positions_dropped.clone(),
+        );
+        registry.register(
+            "inbox_patches_dropped",
+            "Changes of inbox rows not told because a queue was full; clients find them by asking",
+            metrics.inbox_patches_dropped.clone(),
         );
         metrics
     }

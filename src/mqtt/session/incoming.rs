@@ -179,6 +179,7 @@ impl Session {
             codes,
             before: before.clone(),
         };
+        self.has_new_subscriptions = true;
         self.store_or_answer(&before, self.subscriptions.clone(), answer);
     }
 
@@ -269,6 +270,7 @@ impl Session {
                 frame::write_unsuback(self.version, packet_id, &codes, &mut self.out);
             }
         }
+        self.has_new_subscriptions = true;
         self.pump();
         self.next_control();
         // Subscriptions change rarely: what waited for it need not keep its memory.

@@ -156,6 +156,7 @@ pub struct Session {
     remember_at: Option<Instant>,
     silence: Silence,
     subscriptions: Subscriptions,
+    has_new_subscriptions: bool,
     replay: Replay,
     inflight: Inflight,
     publishes: Publishes,
@@ -227,6 +228,7 @@ impl Session {
             was_warned: false,
             remember_at: None,
             silence: Silence::Excused,
+            has_new_subscriptions: !remembered.subscriptions.is_empty(),
             subscriptions: remembered.subscriptions,
             replay: Replay::new(limits.backlog_entries_max),
             inflight: Inflight::new(inflight_max, interrupted),
@@ -269,6 +271,11 @@ impl Session {
     #[must_use]
     pub fn subscriptions(&self) -> &Subscriptions {
         &self.subscriptions
+    }
+
+    /// Whether the subscriptions may have changed since the last call.
+    pub fn take_has_new_subscriptions(&mut self) -> bool {
+        std::mem::take(&mut self.has_new_subscriptions)
     }
 
     /// What a later connection must know: see [`Remembered::inflight`].

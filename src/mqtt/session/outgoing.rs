@@ -129,8 +129,16 @@ impl Session {
     /// Something that concerns this device alone.
     pub fn send_event(&mut self, event: &DeviceEvent) {
         if self.subscriptions.cover_mine(ME_DEVICE) {
-            let identifiers: Vec<_> = self.subscriptions.identifiers_mine(ME_DEVICE).collect();
-            self.write_at_most_once(&at_most_once(ME_DEVICE, &identifiers, &event.json()));
+            self.handle_mine(ME_DEVICE, &event.json());
+        }
+    }
+
+    /// Something for this user alone, on a topic that begins with `me/`. At most once: it is
+    /// a state that can be asked for.
+    pub fn handle_mine(&mut self, topic: &str, payload: &[u8]) {
+        if self.subscriptions.cover_mine(topic) {
+            let identifiers: Vec<_> = self.subscriptions.identifiers_mine(topic).collect();
+            self.write_at_most_once(&at_most_once(topic, &identifiers, payload));
         }
     }
 

@@ -1,5 +1,6 @@
 //! One session at a time, with a virtual clock.
 
+mod mine;
 mod requests;
 mod silence;
 

@@ -1,0 +1,129 @@
+//! Conversations: create one, look at it, read its log.
+
+use std::collections::HashMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{
+    Ask, InConversation, Operation, OperationError, arguments::present, created, ok, operation,
+};
+use crate::{
+    bridge::conversations::{Creation, PageShown, PageWanted, Shown},
+    domain::{
+        ids::{ConversationId, Subject},
+        request::Answer,
+    },
+    store::conversations::{Kind, Role},
+};
+
+/// Entries in one answer, at most.
+const HISTORY_ENTRIES_MAX: usize = 200;
+/// Bytes of entries in one answer over MQTT, at most, unless the first has more: it waits in
+/// memory for its device.
+const HISTORY_BYTES_MAX: usize = 65_536;
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    operation!(
+        "conversation/create",
+        Post,
+        "/conversations",
+        "Creates a conversation, which its creator owns. Of two users there is one direct conversation: whoever creates it again gets it (200 instead of 201).",
+        create,
+        CreateArguments,
+        Created
+    ),
+    operation!(
+        "conversation",
+        Get,
+        "/conversations/{conversation}",
+        "What a conversation is, and where the caller stands in it.",
+        show,
+        InConversation,
+        Shown
+    ),
+    operation!(
+        "history",
+        Get,
+        "/conversations/{conversation}/messages",
+        "A page of the log as it was written, after or before a sequence.",
+        history,
+        InConversation<PageWanted>,
+        PageShown
+    ),
+];
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct CreateArguments {
+    /// With or without the caller.
+    participants: Vec<Subject>,
+    #[schemars(length(min = 1, max = 256))]
+    title: Option<String>,
+    /// If it is not said: direct for two without a title, otherwise a group.
+    kind: Option<Kind>,
+    /// Of some of the participants of a group; others are members.
+    #[serde(default)]
+    roles: HashMap<Subject, Role>,
+    /// How many entries before their own beginning newcomers may read; null is all of them, absent
+    /// as the server is configured.
+    #[serde(default, deserialize_with = "present")]
+    #[schemars(range(min = 0, max = 1_000_000_000))]
+    history_depth: Option<Option<i64>>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Created {
+    id: ConversationId,
+    /// False if the two had their direct conversation already.
+    created: bool,
+}
+
+async fn create(ask: Ask<'_>, arguments: CreateArguments) -> Result<Answer, OperationError> {
+    let CreateArguments {
+        participants,
+        title,
+        kind,
+        roles,
+        history_depth,
+    } = arguments;
+    let creation = Creation {
+        participants,
+        roles,
+        title,
+        kind,
+        history_depth,
+    };
+    let made = ask.bridge.create_conversation(ask.caller, creation).await?;
+    let shown = Created {
+        id: made.id,
+        created: made.is_new,
+    };
+    if made.is_new {
+        created(&shown)
+    } else {
+        ok(&shown)
+    }
+}
+
+async fn show(ask: Ask<'_>, arguments: InConversation) -> Result<Answer, OperationError> {
+    let id = arguments.conversation;
+    let (view, unread) = ask.bridge.conversation(ask.caller, id).await?;
+    ok(&Shown::new(id, view, unread))
+}
+
+async fn history(
+    ask: Ask<'_>,
+    arguments: InConversation<PageWanted>,
+) -> Result<Answer, OperationError> {
+    let (range, limit) = arguments.rest.check(HISTORY_ENTRIES_MAX)?;
+    let page = ask
+        .bridge
+        .page(ask.caller, arguments.conversation, range, limit);
+    let mut page = page.await?;
+    if ask.device.is_some() {
+        page.shorten(range, HISTORY_BYTES_MAX);
+    }
+    Ok(Answer::ok(RawValue::from_string(page.json(range))?))
+}
