@@ -92,21 +92,6 @@ begin
                n.client_message_id, n.type, n.content_format, n.body, n.extra, n.ref_seq, stored_at,
                to_timestamp(n.expires_at_millis / 1000.0)
         from numbered n where n.outcome = 0
-    ), mentioned as (
-        insert into mentions (conversation_id, user_id, seq)
-        select n.conversation_id, p.user_id, n.last_seq + n.place
-        from numbered n
-        cross join lateral string_to_table(n.mentioned, E'\n') as i (name)
-        cross join lateral (
-            select u.user_id from users u where u.subject = i.name limit 1
-        ) u
-        cross join lateral (
-            select p.user_id from participants p
-            where p.conversation_id = n.conversation_id and p.user_id = u.user_id and p.left_seq is null
-            limit 1
-        ) p
-        where n.outcome = 0 and n.mentioned is not null and p.user_id <> n.sender_id
-        on conflict do nothing
     ), heads as (
         select n.conversation_id, min(n.last_seq) as last_seq, count(*) as added
         from numbered n where n.outcome = 0 group by n.conversation_id
@@ -126,6 +111,32 @@ begin
            (extract(epoch from coalesce(n.first_at, stored_at)) * 1000)::bigint,
            coalesce(n.members_version, 0)
     from numbered n;
+
+    -- Seldom, so it costs the others nothing. What was stored before this call keeps its mentions.
+    if cardinality(array_remove(mention_lists, null)) > 0 then
+        insert into mentions (conversation_id, user_id, seq)
+        select m.conversation_id, p.user_id, m.seq
+        from unnest(conversation_ids, sender_ids, client_message_ids, mention_lists)
+            as i (conversation_id, sender_id, client_message_id, mentioned)
+        cross join lateral (
+            select m.conversation_id, m.seq, m.created_at, m.retract_seq from messages m
+            where m.conversation_id = i.conversation_id and m.sender_id = i.sender_id
+              and m.client_message_id = i.client_message_id
+            limit 1
+        ) m
+        cross join lateral string_to_table(i.mentioned, E'\n') as named (name)
+        cross join lateral (
+            select u.user_id from users u where u.subject = named.name limit 1
+        ) u
+        cross join lateral (
+            select p.user_id from participants p
+            where p.conversation_id = i.conversation_id and p.user_id = u.user_id and p.left_seq is null
+            limit 1
+        ) p
+        where i.mentioned is not null and m.created_at = stored_at and m.retract_seq is null
+          and p.user_id <> i.sender_id
+        on conflict do nothing;
+    end if;
 end
 $$;
 

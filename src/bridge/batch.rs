@@ -242,6 +242,61 @@ mod tests {
         )
     }
 
+    /// Goal: each conversation keeps its order, and there are no more commits than needed.
+    #[test]
+    fn messages_and_changes_are_sorted_into_phases() {
+        let sent = [
+            (1, "a1", false),
+            (2, "b1", true),
+            (1, "a2", true),
+            (3, "c1", false),
+            (1, "a2", true),
+            (2, "b2", true),
+            (1, "a3", false),
+            (2, "b3", false),
+        ];
+        let mut verdicts = Vec::new();
+        let incoming = sent.map(|(conversation, id, is_change)| {
+            let (mut incoming, verdict) = incoming(id);
+            incoming.message.conversation = ConversationId(uuid::Uuid::from_u128(conversation));
+            incoming.message.content.target = is_change.then_some(Sequence::FIRST);
+            verdicts.push((id, verdict));
+            incoming
+        });
+        let batch = Batch::fold(incoming.into());
+
+        let phases: Vec<Vec<_>> = batch
+            .phases()
+            .map(|phase| {
+                phase
+                    .iter()
+                    .map(|one| one.content.id.as_str().to_owned())
+                    .collect()
+            })
+            .collect();
+        assert_eq!(
+            phases,
+            [vec!["a1", "c1"], vec!["b1", "a2", "b2"], vec!["a3", "b3"]]
+        );
+
+        // Everybody gets the answer to what they sent, wherever it was moved.
+        let places = ["a1", "c1", "b1", "a2", "b2", "a3", "b3"];
+        let answers = (1..).zip(places).map(|(place, _)| {
+            Ok(Appended {
+                outcome: Outcome::Stored {
+                    sequence: Sequence::new(place).unwrap(),
+                    at_millis: 1,
+                },
+                members_version: 1,
+            })
+        });
+        batch.answer(&answers.collect::<Vec<_>>(), false);
+        for (id, mut verdict) in verdicts {
+            let place = verdict.try_recv().unwrap().unwrap().sequence.get();
+            assert_eq!(places[usize::try_from(place).unwrap() - 1], id);
+        }
+    }
+
     #[test]
     fn a_repeat_within_a_batch_is_stored_once_and_answered_twice() {
         let (first, mut first_verdict) = incoming("a");

@@ -41,12 +41,14 @@ pub async fn erase_expired(conn: &mut PgConnection, entries_max: i64) -> Result<
 pub async fn erase_outdated(conn: &mut PgConnection, entries_max: i64) -> Result<u64, StoreError> {
     let erased = sqlx::query_scalar!(
         r#"with due as (
-             select c.conversation_id, c.first_seq, c.last_seq,
+             -- `limit 1` makes a look-up of it, whatever the planner knows of the tables.
+             select c.conversation_id, c.first_seq,
                     now() - make_interval(secs => c.retention_seconds) as kept_since
              from conversations c
              cross join lateral (
                  select m.created_at from messages m
                  where m.conversation_id = c.conversation_id and m.seq = c.first_seq
+                 limit 1
              ) oldest
              where c.retention_seconds is not null
                and oldest.created_at < now() - make_interval(secs => c.retention_seconds)

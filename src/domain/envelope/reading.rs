@@ -104,6 +104,10 @@ impl<'de> Visitor<'de> for ContentVisitor {
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
+/// Null is no reference.
+#[derive(Clone, Copy, Deserialize)]
+struct Reference(Option<Sequence>);
+
 fn set<T, E: de::Error>(slot: &mut Option<T>, name: &'static str, value: T) -> Result<(), E> {
     if slot.replace(value).is_some() {
         return Err(E::duplicate_field(name));
@@ -118,8 +122,8 @@ struct Draft<'a> {
     kind: Option<String>,
     body: Option<&'a RawValue>,
     bytes: Option<Text<'a>>,
-    reply_to: Option<Option<Sequence>>,
-    target: Option<Option<Sequence>>,
+    reply_to: Option<Reference>,
+    target: Option<Reference>,
     mentions: Option<Vec<Subject>>,
     expires_at_millis: Option<i64>,
     extra: Vec<(Cow<'a, str>, &'a RawValue)>,
@@ -158,10 +162,12 @@ impl<'a> Draft<'a> {
             .map_err(|error| error.to_string())?;
         let kind = self.kind.take().unwrap_or_else(|| KIND_TEXT.to_owned());
         check_kind(&kind)?;
-        let reply_to = self.reply_to.flatten();
-        let target = self.target.flatten();
+        let reply_to = self.reply_to.and_then(|Reference(sequence)| sequence);
+        let target = self.target.and_then(|Reference(sequence)| sequence);
         match kind.as_str() {
-            KIND_EDIT | KIND_RETRACT | KIND_REACTION => self.check_change(&kind)?,
+            KIND_EDIT | KIND_RETRACT | KIND_REACTION => {
+                self.check_change(&kind, target, reply_to)?;
+            }
             _ if target.is_some() => {
                 return Err(
                     "`ref` belongs to edit, retract and reaction; an answer names its message in `reply_to`"
@@ -200,13 +206,18 @@ impl<'a> Draft<'a> {
     }
 
     /// What a change must have, and what only a message has.
-    fn check_change(&self, kind: &str) -> Result<(), String> {
-        if self.target.flatten().is_none() {
+    fn check_change(
+        &self,
+        kind: &str,
+        target: Option<Sequence>,
+        reply_to: Option<Sequence>,
+    ) -> Result<(), String> {
+        if target.is_none() {
             return Err(format!(
                 "`ref` says which message the {kind} is about, as 41"
             ));
         }
-        if self.reply_to.flatten().is_some() {
+        if reply_to.is_some() {
             return Err(format!(
                 "a {kind} names its message in `ref`, and answers none: leave `reply_to` out"
             ));

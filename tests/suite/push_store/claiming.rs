@@ -393,3 +393,35 @@ impl Scene {
         due.unwrap().map(|millis| millis - START)
     }
 }
+
+/// Goal: what was retracted is told of no more, neither alone nor with what stays.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn a_retracted_message_is_told_of_no_more(pool: PgPool) {
+    let mut scene = Scene::new(&pool).await;
+    let first = scene.say("", 0).await;
+    scene.retract(first).await;
+    assert_eq!(scene.arm(Pass::Early, first, first, 1000).await.jobs, 0);
+
+    let second = scene.say_and_arm(2000).await;
+    scene.retract(second).await;
+    let job = scene.claim_one(3000).await;
+    assert_eq!(job.news, None, "the worker suppresses it");
+    scene.finish(&job, SENT, 3000).await;
+
+    let third = scene.say_and_arm(60_000).await;
+    let fourth = scene.say("", 60_000).await;
+    scene.arm(Pass::Early, fourth, fourth, 61_000).await;
+    scene.retract(fourth).await;
+    let job = scene.claim_one(61_000).await;
+    assert_eq!(job.held.parts[0].from, third);
+    assert!(job.news.unwrap().body.is_empty(), "there is no preview");
+}
+
+/// Goal: bytes are nobody's to read, even if they look like a text.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn bytes_have_no_preview(pool: PgPool) {
+    let mut scene = Scene::new(&pool).await;
+    scene.say_and_arm(0).await;
+    scene.run("update messages set content_format = 1").await;
+    assert!(scene.claim_one(1000).await.news.unwrap().body.is_empty());
+}

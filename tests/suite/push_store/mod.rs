@@ -15,9 +15,10 @@ use bytes::Bytes;
 use homing::{
     domain::{
         ids::{ClientMessageId, ConversationId, DeviceId, Subject, UserId},
-        message::{Content, NewMessage},
+        message::{Content, NewMessage, Sequence},
     },
     store::{
+        changes,
         conversations::{self, Kind, NewConversation, Role},
         cursors::{self, Settled},
         messages::{self, Outcome},
@@ -180,6 +181,29 @@ impl Scene {
     async fn say(&mut self, extra: &str, at: i64) -> i64 {
         let (group, alice) = (self.group, self.alice.clone());
         say(&mut self.conn, group, &alice, extra, at).await
+    }
+
+    /// Alice takes back what she said.
+    async fn retract(&mut self, target: i64) {
+        let content = Content {
+            target: Some(Sequence::new(target).unwrap()),
+            ..Content::new(
+                ClientMessageId::new(Uuid::now_v7().to_string()).unwrap(),
+                "retract",
+                "",
+            )
+        };
+        let retraction = NewMessage {
+            conversation: self.group,
+            sender: self.alice.0,
+            sender_name: self.alice.1.clone(),
+            sender_device: None,
+            content,
+        };
+        let appended = changes::append_changes(&mut self.conn, &[retraction])
+            .await
+            .unwrap();
+        assert!(matches!(appended[0].outcome, Outcome::Stored { .. }));
     }
 
     async fn arm(&mut self, pass: Pass, from: i64, to: i64, at: i64) -> Armed {

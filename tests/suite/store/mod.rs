@@ -1,6 +1,7 @@
 //! The contract of each store function, alone and against itself.
 
 mod append;
+mod changes;
 mod cursors;
 mod membership;
 mod outbox;

@@ -10,8 +10,9 @@ use homing::{
         push::Activity,
     },
     store::{
-        conversations,
+        changes, conversations,
         cursors::{self, Coverage, Settled},
+        expiry,
         messages::{self, read_after, read_before},
         outbox,
         sessions::{self, OpenSession, Sign},
@@ -132,6 +133,82 @@ async fn appending_finds_its_rows_by_index(pool: PgPool) {
     meter.check(&mut tx, "append_batch", 12).await;
     messages::append_batch(&mut tx, &[repeat]).await.unwrap();
     meter.check(&mut tx, "a repeat", 4).await;
+}
+
+/// A change looks for its conversation, its repeat, its sender and its message, and writes what
+/// it changes; the conversation has many messages, edits, reactions and mentions of others.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn changes_find_their_rows_by_index(pool: PgPool) {
+    let mut conn = writer(&pool).await;
+    crowd(&mut conn).await;
+    let (alice, bob) = (user(&mut conn, "alice").await, user(&mut conn, "bob").await);
+    let conversation = group(&mut conn, &[&alice, &bob]).await;
+    fill(&mut conn, conversation, &alice, 100).await;
+    let change = |kind: &str, body: &'static str, target| {
+        let mut change = message(conversation, &alice);
+        change.content.kind = kind.to_owned();
+        change.content.body = body.into();
+        change.content.target = Some(sequence(target));
+        change
+    };
+    let reaction = |target| change("reaction", r#"{"key":"x"}"#, target);
+    let mut others: Vec<_> = (1..=90).map(|target| change("edit", "1", target)).collect();
+    for edit in &mut others {
+        edit.content.mentions = Some(vec![bob.1.clone()]);
+    }
+    others.extend((1..=90).map(reaction));
+    changes::append_changes(&mut conn, &others).await.unwrap();
+
+    let mut tx = conn.begin().await.unwrap();
+    let mut meter = Meter::start(&mut tx).await;
+    let mut mentioning = message(conversation, &alice);
+    mentioning.content.mentions = Some(vec![bob.1.clone()]);
+    messages::append_batch(&mut tx, &[mentioning])
+        .await
+        .unwrap();
+    meter.check(&mut tx, "a mention", 8).await;
+    let mut edit = change("edit", "2", 50);
+    edit.content.mentions = Some(vec![bob.1.clone()]);
+    changes::append_changes(&mut tx, &[edit]).await.unwrap();
+    meter.check(&mut tx, "an edit", 10).await;
+    changes::append_changes(&mut tx, &[reaction(95)])
+        .await
+        .unwrap();
+    meter.check(&mut tx, "a reaction", 7).await;
+    changes::append_changes(&mut tx, &[change("retract", "", 50)])
+        .await
+        .unwrap();
+    meter.check(&mut tx, "a retraction of two edits", 14).await;
+    expiry::erase_expired(&mut tx, 10).await.unwrap();
+    meter.check(&mut tx, "expiry::erase_expired", 0).await;
+    expiry::erase_outdated(&mut tx, 10).await.unwrap();
+    meter.check(&mut tx, "expiry::erase_outdated", 0).await;
+    sqlx::query("update messages set expires_at = now() where conversation_id = $1 and seq = 60")
+        .bind(conversation.0)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    sqlx::query(
+        "update messages set created_at = to_timestamp(0) where conversation_id = $1 and seq <= 3",
+    )
+    .bind(conversation.0)
+    .execute(&mut *tx)
+    .await
+    .unwrap();
+    sqlx::query("update conversations set retention_seconds = 60 where conversation_id = $1")
+        .bind(conversation.0)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    meter.before = reads(&mut tx).await;
+    assert_eq!(expiry::erase_expired(&mut tx, 10).await.unwrap(), 1);
+    meter
+        .check(&mut tx, "to erase one that has expired", 6)
+        .await;
+    assert_eq!(expiry::erase_outdated(&mut tx, 10).await.unwrap(), 3);
+    meter
+        .check(&mut tx, "to erase three that are outdated", 30)
+        .await;
 }
 
 /// The statistics say that a conversation holds one message; this one holds many.
