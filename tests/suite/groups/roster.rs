@@ -11,6 +11,7 @@ use crate::harness::TestBroker;
 #[sqlx::test(migrator = "MIGRATOR")]
 async fn participants_are_listed_in_pages(pool: PgPool) {
     let broker = TestBroker::start(&pool).await;
+    // Users that are new at the same time have numbers in the order of their names.
     let names = ["zoe", "bob", "mia", "carol", "gone"];
     let cid = group(&broker, &names, json!({"mia": "admin"})).await;
     remove(&broker, "zoe", &cid, "gone").await;
@@ -34,15 +35,15 @@ async fn participants_are_listed_in_pages(pool: PgPool) {
     assert_eq!(
         listed,
         [
-            shown("zoe", "owner", 1, json!(null)),
             shown("bob", "member", 1, json!("forever")),
-            shown("mia", "admin", 1, json!(null)),
             shown("carol", "member", 1, json!(null)),
+            shown("mia", "admin", 1, json!(null)),
+            shown("zoe", "owner", 1, json!(null)),
             shown("late", "readonly", 2, json!(null)),
         ]
     );
     let one = ask(&broker, Method::GET, "carol", &format!("{list}/bob"), None).await;
-    assert_eq!((one.status, one.body), (200, listed[1].clone()));
+    assert_eq!((one.status, one.body), (200, listed[0].clone()));
     for user in ["gone", "stranger"] {
         let absent = ask(
             &broker,
