@@ -22,14 +22,15 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Accepted, Refusal,
     batch::{Batch, Incoming},
-    membership::MembershipRequest,
+    changes::ChangeRequest,
     told::Told,
 };
 use crate::{
     config::StoreConfig,
-    domain::{ids::ConversationId, message::NewMessage, receipt::Standing},
+    domain::{ids::ConversationId, message::NewMessage},
     store::{
         StoreError, changes,
+        cursors::Moved,
         messages::{self, Appended, Outcome},
     },
     telemetry::metrics::{BridgeMetrics, PublishLabels, PublishOutcome},
@@ -39,11 +40,11 @@ use crate::{
 #[derive(Debug)]
 pub(super) enum Work {
     Append(Incoming),
-    Membership(MembershipRequest),
+    Change(Box<ChangeRequest>),
     /// Tell the participants where some of them stand.
     Receipts {
         conversation: ConversationId,
-        standings: Vec<Standing>,
+        moved: Vec<Moved>,
     },
     /// The outbox knows of a commit that may not have been told.
     Relay {
@@ -169,13 +170,13 @@ impl Writer {
     async fn perform_other(&mut self, work: Work) {
         match work {
             Work::Append(_) => {}
-            Work::Membership(request) => self.change_membership(request).await,
+            Work::Change(request) => self.change(*request).await,
             Work::Receipts {
                 conversation,
-                standings,
+                moved,
             } => {
                 self.told
-                    .receipts(&mut self.database, conversation, standings)
+                    .receipts(&mut self.database, conversation, moved)
                     .await;
             }
             Work::Relay {

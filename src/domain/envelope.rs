@@ -152,14 +152,6 @@ pub fn stub_json(conversation: ConversationId, sequence: Sequence) -> Bytes {
     stub.to_string().into()
 }
 
-/// The body of the entry that says who came or went.
-#[derive(Debug, Serialize)]
-#[serde(tag = "change", rename_all = "snake_case")]
-pub enum Membership<'a> {
-    Added { user: &'a Subject, role: &'a str },
-    Removed { user: &'a Subject },
-}
-
 /// Something that concerns one device alone, on `me/device`.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]

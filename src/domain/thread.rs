@@ -54,7 +54,14 @@ mod tests {
         let mut changes = Changes {
             version: 9,
             edited_at_millis: Some(7),
-            reactions: [("👍".to_owned(), ReactionCount { count: 2, mine: true })].into(),
+            reactions: [(
+                "👍".to_owned(),
+                ReactionCount {
+                    count: 2,
+                    mine: true,
+                },
+            )]
+            .into(),
         };
         let merged = |changes: &Changes| {
             let json = merged_json(br#"{"seq":1,"body":"hi"}"#, changes);

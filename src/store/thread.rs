@@ -83,7 +83,9 @@ pub async fn readable(
     let readable = rows.into_iter().map(|row| {
         let readable = Readable {
             epoch: row.epoch,
-            last_seq: row.left_seq.map_or(row.last_seq, |left| left.min(row.last_seq)),
+            last_seq: row
+                .left_seq
+                .map_or(row.last_seq, |left| left.min(row.last_seq)),
             visible_from: row.visible_from,
             first_seq: row.first_seq,
             left_seq: row.left_seq,

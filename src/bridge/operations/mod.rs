@@ -10,13 +10,16 @@
 //! the table: over MQTT it is a PUBLISH to `c/{conversation}/send`.
 
 mod arguments;
+mod blocks;
 mod conversations;
 mod devices;
+mod groups;
 mod inbox;
 mod notifications;
 mod receipts;
 mod reconcile;
 mod schemas;
+mod settings;
 mod thread;
 
 use futures_util::future::BoxFuture;
@@ -47,12 +50,15 @@ const ANSWER_BYTES_MAX: usize = 65_536;
 /// Every operation, file by file.
 const TABLES: &[&[Operation]] = &[
     conversations::OPERATIONS,
+    groups::OPERATIONS,
+    blocks::OPERATIONS,
     inbox::OPERATIONS,
     thread::OPERATIONS,
     reconcile::OPERATIONS,
     receipts::OPERATIONS,
     notifications::OPERATIONS,
     devices::OPERATIONS,
+    settings::OPERATIONS,
 ];
 
 /// How an operation is asked for over REST.

@@ -84,6 +84,7 @@ impl Api {
             store: config.store,
             inbox: config.inbox,
             message,
+            conversation: config.conversation,
             push: config.push,
             metrics: Metrics::register(&mut registry).bridge,
             node: "test".to_owned(),

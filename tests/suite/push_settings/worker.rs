@@ -31,6 +31,7 @@ async fn conversation(conn: &mut PgConnection, users: &[UserId]) -> Conversation
         id: ConversationId::random(),
         kind: Kind::Group,
         title: None,
+        history_depth: Some(0),
         participants: members.map(|user| (*user, Role::Member)).collect(),
     };
     conversations::create(conn, &new).await.unwrap();

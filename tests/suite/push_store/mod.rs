@@ -289,6 +289,7 @@ async fn group(conn: &mut PgConnection, users: &[&User]) -> ConversationId {
         id,
         kind: Kind::Group,
         title: Some("Hiking".to_owned()),
+        history_depth: Some(0),
         participants: users.iter().map(|user| (user.0, Role::Member)).collect(),
     };
     conversations::create(conn, &group).await.unwrap();

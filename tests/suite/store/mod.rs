@@ -69,6 +69,7 @@ async fn group(conn: &mut PgConnection, users: &[&User]) -> ConversationId {
         id,
         kind: Kind::Group,
         title: None,
+        history_depth: Some(0),
         participants,
     };
     conversations::create(conn, &group).await.unwrap();
