@@ -50,7 +50,13 @@ async fn pages_have_no_holes_and_no_repeats_while_things_change(pool: PgPool) {
             };
             query = format!("?limit={limit}&after={next}");
             // Some conversation comes to the front.
-            say(&broker, "bob", moved.next().unwrap(), &format!("{limit}-{}", seen.len())).await;
+            say(
+                &broker,
+                "bob",
+                moved.next().unwrap(),
+                &format!("{limit}-{}", seen.len()),
+            )
+            .await;
         }
         let once: BTreeSet<_> = seen.iter().cloned().collect();
         assert_eq!(once.len(), seen.len(), "a repeat: {seen:?}");
@@ -73,7 +79,13 @@ async fn filters_choose_and_combine(pool: PgPool) {
         say(&broker, author, group, "1").await;
     }
     set(&broker, "alice", first, json!({"read": 1, "pinned": true})).await;
-    set(&broker, "alice", second, json!({"archived": true, "pinned": true})).await;
+    set(
+        &broker,
+        "alice",
+        second,
+        json!({"archived": true, "pinned": true}),
+    )
+    .await;
     for (query, expected) in [
         ("", vec![fourth, third, first]),
         ("?unread=true", vec![third]),
@@ -89,7 +101,11 @@ async fn filters_choose_and_combine(pool: PgPool) {
         ("?kind=direct&unread=true", vec![]),
         ("?limit=1&unread=true", vec![third]),
     ] {
-        assert_eq!(ids(&page(&broker, "alice", query).await), expected, "{query}");
+        assert_eq!(
+            ids(&page(&broker, "alice", query).await),
+            expected,
+            "{query}"
+        );
     }
     broker.stop().await;
 }

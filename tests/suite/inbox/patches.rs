@@ -10,7 +10,10 @@ use crate::harness::{TestBroker, Wire};
 /// The next patch; nothing else comes before.
 async fn patch(wire: &mut Wire) -> Value {
     let delivery = wire.delivery_of("inbox").await;
-    assert_eq!((delivery.topic.as_str(), delivery.packet_id), ("me/inbox", 0));
+    assert_eq!(
+        (delivery.topic.as_str(), delivery.packet_id),
+        ("me/inbox", 0)
+    );
     delivery.json()
 }
 
@@ -123,7 +126,9 @@ async fn patches_in_any_order_end_in_the_same_row(pool: PgPool) {
         let mut shuffled: Vec<_> = patches.iter().chain(&patches).collect();
         shuffled.sort_by_key(|patch| {
             let text = patch.to_string();
-            text.bytes().fold(seed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+            text.bytes().fold(seed, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            })
         });
         let mut shown = json!({"version": -1});
         for patch in shuffled {

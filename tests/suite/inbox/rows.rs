@@ -48,7 +48,10 @@ async fn a_row_shows_all_that_a_list_needs(pool: PgPool) {
     let direct = direct["id"].as_str().unwrap();
     for (user, other) in [("alice", "bob"), ("bob", "alice")] {
         let shown = row(&broker, user, direct).await;
-        assert_eq!((&shown["with"], &shown["kind"]), (&json!(other), &json!("direct")));
+        assert_eq!(
+            (&shown["with"], &shown["kind"]),
+            (&json!(other), &json!("direct"))
+        );
         assert_eq!(shown["last_message"], Value::Null);
     }
     broker.stop().await;
@@ -63,17 +66,29 @@ async fn the_last_message_is_shown_as_it_is_now(pool: PgPool) {
     let first = say(&broker, "alice", group, "1").await;
     let edit = json!({"id": "2", "type": "edit", "ref": first, "body": "better"});
     post(&broker, "alice", group, &edit).await;
-    assert_eq!((&last().await["preview"], &last().await["seq"]), (&json!("better"), &json!(1)));
+    assert_eq!(
+        (&last().await["preview"], &last().await["seq"]),
+        (&json!("better"), &json!(1))
+    );
 
     let retract = json!({"id": "3", "type": "retract", "ref": first});
     post(&broker, "alice", group, &retract).await;
     let shown = last().await;
-    assert_eq!((&shown["preview"], &shown["retracted"]), (&Value::Null, &json!(true)));
+    assert_eq!(
+        (&shown["preview"], &shown["retracted"]),
+        (&Value::Null, &json!(true))
+    );
     let shown = row(&broker, "bob", group).await;
-    assert_eq!((&shown["unread"], &shown["version"]), (&json!(0), &json!(3)));
+    assert_eq!(
+        (&shown["unread"], &shown["version"]),
+        (&json!(0), &json!(3))
+    );
 
     for (id, message) in [
-        ("4", json!({"id": "4", "type": "card", "body": {"text": "no text"}})),
+        (
+            "4",
+            json!({"id": "4", "type": "card", "body": {"text": "no text"}}),
+        ),
         ("5", json!({"id": "5", "bytes": "Z2VoZWlt"})),
     ] {
         post(&broker, "alice", group, &message).await;
@@ -98,11 +113,17 @@ async fn a_newcomer_is_shown_nothing_from_before(pool: PgPool) {
         .await
         .unwrap();
     let shown = row(&broker, "bob", group).await;
-    assert_eq!((&shown["last_message"], &shown["unread"]), (&Value::Null, &json!(0)));
+    assert_eq!(
+        (&shown["last_message"], &shown["unread"]),
+        (&Value::Null, &json!(0))
+    );
     assert_eq!(shown["first_seq"], joined);
     say(&broker, "alice", group, "2").await;
     let shown = row(&broker, "bob", group).await;
-    assert_eq!((&shown["last_message"]["seq"], &shown["unread"]), (&json!(3), &json!(1)));
+    assert_eq!(
+        (&shown["last_message"]["seq"], &shown["unread"]),
+        (&json!(3), &json!(1))
+    );
     broker.stop().await;
 }
 
@@ -119,7 +140,10 @@ async fn reading_over_the_inbox_counts_down(pool: PgPool) {
     assert!(after["version"].as_i64() > before["version"].as_i64());
     // Backwards, and again: nothing changes.
     for read in [1, 2] {
-        assert_eq!(set(&broker, "bob", group, json!({"read": read})).await, after);
+        assert_eq!(
+            set(&broker, "bob", group, json!({"read": read})).await,
+            after
+        );
     }
     // There is nothing beyond the newest entry.
     let after = set(&broker, "bob", group, json!({"read": 99})).await;
@@ -132,7 +156,9 @@ async fn who_was_removed_is_shown_that_alone(pool: PgPool) {
     let broker = TestBroker::start(&pool).await;
     let group = &broker.conversation(&["alice", "bob"]).await;
     say(&broker, "alice", group, "1").await;
-    let before = row(&broker, "bob", group).await["version"].as_i64().unwrap();
+    let before = row(&broker, "bob", group).await["version"]
+        .as_i64()
+        .unwrap();
     broker.remove(group, "bob").await;
     let removed = row(&broker, "bob", group).await;
     let version = removed["version"].as_i64().unwrap();

@@ -27,10 +27,16 @@ async fn the_version_rises_with_what_changes(pool: PgPool) {
         (json!({"archived": true}), 1),
         (json!({"archived": true, "pinned": true}), 0),
         (json!({"muted_until": "forever"}), 1),
-        (json!({"muted_until": "forever", "notify_mentions": true}), 0),
+        (
+            json!({"muted_until": "forever", "notify_mentions": true}),
+            0,
+        ),
         (json!({"muted_until": 1_766_400_600_000_i64}), 1),
         (json!({"notify_mentions": false}), 1),
-        (json!({"notify_mentions": null, "muted_until": null, "pinned": null, "archived": null}), 1),
+        (
+            json!({"notify_mentions": null, "muted_until": null, "pinned": null, "archived": null}),
+            1,
+        ),
         (json!({"pinned": false, "archived": false}), 0),
     ] {
         let after = set(&broker, "alice", group, change.clone()).await;
@@ -76,9 +82,14 @@ async fn a_change_that_is_based_on_an_old_row_is_refused(pool: PgPool) {
     let (status, problem) = broker
         .rest(Method::PATCH, "alice", &path, Some(change.clone()))
         .await;
-    assert_eq!((status.as_u16(), &problem["type"]), (412, &json!("urn:homing:problem:precondition-failed")));
+    assert_eq!(
+        (status.as_u16(), &problem["type"]),
+        (412, &json!("urn:homing:problem:precondition-failed"))
+    );
     assert_eq!(row(&broker, "alice", group).await, pinned);
-    let (status, _) = broker.rest(Method::PATCH, "carol", &path, Some(change)).await;
+    let (status, _) = broker
+        .rest(Method::PATCH, "carol", &path, Some(change))
+        .await;
     assert_eq!(status, 404);
     broker.stop().await;
 }
@@ -90,7 +101,9 @@ async fn muting_elsewhere_shows_in_the_inbox(pool: PgPool) {
     let before = row(&broker, "alice", group).await;
     let path = format!("/{group}/notifications");
     let mute = json!({"muted_until": "forever", "mentions": false});
-    let (status, answer) = broker.rest(Method::PUT, "alice", &path, Some(mute.clone())).await;
+    let (status, answer) = broker
+        .rest(Method::PUT, "alice", &path, Some(mute.clone()))
+        .await;
     assert_eq!((status.as_u16(), &answer), (200, &mute));
     let after = row(&broker, "alice", group).await;
     assert_eq!(version(&after), version(&before) + 1);

@@ -2,6 +2,7 @@
 
 mod append;
 mod cursors;
+mod inbox;
 mod membership;
 mod outbox;
 mod plans;
