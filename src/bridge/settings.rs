@@ -14,13 +14,13 @@ use crate::{
 
 impl Bridge {
     /// What others learn of the caller.
-    pub async fn settings(&self, caller: &Caller) -> Result<UserSettings, ConversationError> {
+    pub async fn own_settings(&self, caller: &Caller) -> Result<UserSettings, ConversationError> {
         let mut conn = self.pool().acquire().await?;
         Ok(users::settings(&mut conn, caller.user).await?)
     }
 
     /// Changes what others learn of the caller, and answers what it is then.
-    pub async fn change_settings(
+    pub async fn change_own_settings(
         &self,
         caller: &Caller,
         change: UserSettingsChange,

@@ -1,6 +1,6 @@
 //! Puts the bridge together: writers, the flush of positions, the outbox relay.
 
-use std::{hash::RandomState, sync::Arc};
+use std::{hash::RandomState, sync::Arc, time::Duration};
 
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio::sync::mpsc;
@@ -11,14 +11,16 @@ use super::{
     accept::{Database, Work, Writer},
     commits::Commits,
     counts::{Marks, Telling},
+    inbox::patches::Patches,
     push_settings::Apps,
     receipts::Receipts,
     relay::Relay,
     told::Told,
+    upkeep,
     users::Users,
 };
 use crate::{
-    config::{MessageConfig, PushConfig, StoreConfig},
+    config::{ConversationConfig, InboxConfig, MessageConfig, PushConfig, StoreConfig},
     store::{StoreError, cursors::Moved, sessions},
     telemetry::metrics::BridgeMetrics,
 };
@@ -36,6 +38,8 @@ pub struct Parts {
     pub options: PgConnectOptions,
     pub store: StoreConfig,
     pub message: MessageConfig,
+    pub conversation: ConversationConfig,
+    pub inbox: InboxConfig,
     pub push: PushConfig,
     pub metrics: BridgeMetrics,
     /// The name of this process among the nodes of a cluster.
@@ -46,12 +50,13 @@ pub struct Parts {
 pub struct Tasks {
     writers: Vec<Writer>,
     relay: Relay,
+    patches: Patches,
     telling: Telling,
-    commits: Arc<Commits>,
     receipts: Arc<Receipts>,
     queues: Writers,
     pool: PgPool,
     store: StoreConfig,
+    erase_interval: Duration,
 }
 
 impl Bridge {
@@ -70,11 +75,13 @@ impl Bridge {
             options,
             store,
             message,
+            conversation,
+            inbox,
             push,
             metrics,
             node,
         } = parts;
-        let commits = Arc::new(Commits::default());
+        let commits = Arc::new(Commits::new(metrics.inbox_patches_dropped.clone()));
         let marks = Arc::new(Marks::new(metrics.clone()));
         let mut queues = Vec::new();
         let mut writers = Vec::new();
@@ -100,12 +107,18 @@ impl Bridge {
             queues: queues.into(),
             hasher: RandomState::new(),
         };
-        let receipts = Arc::new(Receipts::new(store.flush_positions_max, metrics));
+        let receipts = Arc::new(Receipts::new(store.flush_positions_max, metrics.clone()));
         let relay = Relay {
             pool: pool.clone(),
             writers: queues.clone(),
             commits: commits.clone(),
             interval: store.relay_interval,
+        };
+        let patches = Patches {
+            pool: pool.clone(),
+            commits: commits.clone(),
+            interval: inbox.patch_interval,
+            metrics: metrics.clone(),
         };
         let telling = Telling::new(
             pool.clone(),
@@ -117,12 +130,13 @@ impl Bridge {
         let tasks = Tasks {
             writers,
             relay,
+            patches,
             telling,
-            commits: commits.clone(),
             receipts: receipts.clone(),
             queues: queues.clone(),
             pool: pool.clone(),
             store,
+            erase_interval: message.erase_interval,
         };
         let bridge = Self(Arc::new(Inner {
             pool,
@@ -132,6 +146,7 @@ impl Bridge {
             users: Users::default(),
             apps: Apps::new(&push),
             participants_max: message.participants_max,
+            history_depth: conversation.history_depth.entries(),
             patience,
             node,
         }));
@@ -155,6 +170,8 @@ impl Tasks {
             spawn("writer", Box::pin(writer.run(hard.clone())));
         }
         spawn("relay", Box::pin(self.relay.run(stop.clone())));
+        let commits = self.patches.commits.clone();
+        spawn("inbox patches", Box::pin(self.patches.run(stop.clone())));
         spawn("counts", Box::pin(self.telling.run(stop.clone())));
         let (receipts, pool, interval) = (self.receipts, self.pool, self.store.flush_interval);
         spawn(
@@ -165,7 +182,11 @@ impl Tasks {
                 stop.clone(),
             )),
         );
-        let (queues, commits, stop) = (self.queues, self.commits, stop.clone());
+        spawn(
+            "expired contents",
+            Box::pin(upkeep::run(pool.clone(), self.erase_interval, stop.clone())),
+        );
+        let (queues, stop) = (self.queues, stop.clone());
         spawn(
             "receipts",
             Box::pin(async move {
@@ -179,8 +200,10 @@ impl Tasks {
 /// Receipts leave through the writer of their conversation, which knows the participants.
 async fn announce(queues: Writers, commits: Arc<Commits>, mut moved: Vec<Moved>) {
     let read = moved.iter().filter(|moved| moved.has_read);
-    let rows: Vec<_> = read.map(|moved| (moved.user, moved.conversation)).collect();
-    commits.inbox_changed(&rows);
+    let rows = read.map(|moved| (moved.user, moved.conversation));
+    for (user, conversation) in rows {
+        commits.inbox_changed(user, conversation);
+    }
     moved.sort_unstable_by_key(|moved| moved.conversation);
     for moved in moved.chunk_by(|one, other| one.conversation == other.conversation) {
         let conversation = moved[0].conversation;
@@ -197,7 +220,7 @@ async fn announce(queues: Writers, commits: Arc<Commits>, mut moved: Vec<Moved>)
     }
 }
 
-async fn remove_expired(pool: PgPool, interval: std::time::Duration, stop: CancellationToken) {
+async fn remove_expired(pool: PgPool, interval: Duration, stop: CancellationToken) {
     while stop
         .run_until_cancelled(tokio::time::sleep(interval))
         .await

@@ -28,9 +28,9 @@ pub(super) const OPERATIONS: &[Operation] = &[
 ];
 
 async fn show(ask: Ask<'_>, _: Nothing) -> Result<Answer, OperationError> {
-    ok(&ask.bridge.settings(ask.caller).await?)
+    ok(&ask.bridge.own_settings(ask.caller).await?)
 }
 
 async fn change(ask: Ask<'_>, change: UserSettingsChange) -> Result<Answer, OperationError> {
-    ok(&ask.bridge.change_settings(ask.caller, change).await?)
+    ok(&ask.bridge.change_own_settings(ask.caller, change).await?)
 }
