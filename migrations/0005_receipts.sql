@@ -23,7 +23,9 @@ begin
     -- cursor: the device may not have one, or no more.
     insert into device_cursors as d (conversation_id, device_id, delivered_seq, read_seq)
     select i.conversation_id, i.device_id,
-           max(coalesce(least(i.delivered_seq, c.last_seq, p.left_seq), k.delivered_seq)),
+           -- least() passes over nulls.
+           max(case when i.is_unmoved then k.delivered_seq
+                    else least(i.delivered_seq, c.last_seq, p.left_seq) end),
            coalesce(max(case when i.read_seq is not null
                         then least(i.read_seq, c.last_seq, p.left_seq) end), 0)
     from (

@@ -199,12 +199,11 @@ pub async fn recent(
 ) -> Result<Vec<(UserId, i64)>, StoreError> {
     let rows = sqlx::query!(
         r#"select m.sender_id as "sender_id!", m.seq as "seq!"
-           from conversations c
-           cross join lateral (
+           from (
                select m.* from messages m where m.conversation_id = $1 order by m.seq desc limit $2
            ) m
-           where c.conversation_id = $1 and c.receipts and m.ordinal is not null
-             and m.retract_seq is null
+           where (select c.receipts from conversations c where c.conversation_id = $1)
+             and m.ordinal is not null and m.retract_seq is null
            order by m.seq desc"#,
         conversation.0,
         entries_max,

@@ -61,7 +61,7 @@ async fn five_hundred_readings_are_few_frames_and_few_writes(pool: PgPool) {
 
     let readings = futures_util::stream::iter(&names[1..])
         .map(|user| read(&broker, user, &group, 1))
-        .buffer_unordered(50)
+        .buffer_unordered(5)
         .collect::<Vec<()>>();
     let all = json!({"counts": [count(1, 499, 499)], "of": 499});
     let (_, frames) = tokio::join!(readings, counted(&mut author, &all));

@@ -321,10 +321,10 @@ async fn a_device_reads_and_asks_over_mqtt(pool: PgPool) {
     let broker = TestBroker::start(&pool).await;
     let group = broker.conversation(&["alice", "bob"]).await;
     let mut alice = broker.listener("alice", "phone").await;
-    alice.say(&group, "1").await;
     let mut bob = broker.listener("bob", "phone").await;
+    alice.say(&group, "1").await;
     let request = json!({"conversation": group, "read": 1}).to_string();
-    bob.ask("q/receipts/put", request.as_bytes()).await;
+    bob.publish("q/receipts/put", request.as_bytes()).await;
     until("the reading", async || {
         let path = format!("/{group}/messages/1/status?details=true");
         let (_, body) = status(&broker, "alice", &path).await;

@@ -203,10 +203,11 @@ impl TestBroker {
         self.connect(self.v5(user, client_id)).await.0
     }
 
-    /// A device that receives all messages that its user may see, and no receipts.
+    /// A device that receives all messages that its user may see and what concerns it alone, but no
+    /// receipts and nothing of its inbox.
     pub(crate) async fn listener(&self, user: &str, client_id: &str) -> Wire {
         let mut wire = self.device(user, client_id).await;
-        assert_eq!(wire.subscribe(&["c/+/messages", "me/#"]).await, [1, 1]);
+        assert_eq!(wire.subscribe(&["c/+/messages", "me/device"]).await, [1, 1]);
         wire
     }
 
