@@ -3,6 +3,7 @@
 //! The file of defaults explains every setting; here stand their types and what must hold
 //! between them. Nothing else in the program reads the environment.
 
+mod presence;
 mod push;
 
 use std::{
@@ -17,6 +18,7 @@ use config::{Config as Sources, ConfigError, Environment, File, FileFormat};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use presence::PresenceConfig;
 pub use push::{
     ApnsApp, Environment as ApnsEnvironment, FcmApp, PushConfig, Template, TemplateClass, WebApp,
 };
@@ -35,6 +37,7 @@ pub struct Config {
     pub http: HttpConfig,
     pub auth: AuthConfig,
     pub message: MessageConfig,
+    pub presence: PresenceConfig,
     pub store: StoreConfig,
     pub push: PushConfig,
     pub log: LogConfig,
@@ -239,6 +242,7 @@ impl Config {
         {
             return Err("mqtt.keep_alive_max must lie between 1s and 65535s".to_owned());
         }
+        self.presence.check()?;
         self.push.check()
     }
 }
@@ -312,6 +316,12 @@ mod tests {
             ("HOMING__TLS__LISTEN", "127.0.0.1:0", "tls.certificate"),
             ("HOMING__STORE__RETRY_MIN", "1h", "retry_max"),
             ("HOMING__MQTT__KEEP_ALIVE_MAX", "0s", "keep_alive_max"),
+            (
+                "HOMING__PRESENCE__TYPING_TTL",
+                "2s",
+                "presence.typing_interval",
+            ),
+            ("HOMING__PRESENCE__WATCH_TTL", "999ms", "at least 1s"),
         ] {
             let error = load(&[(key, value)]).unwrap_err().to_string();
             assert!(error.contains(says), "{key}: {error}");

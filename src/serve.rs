@@ -160,6 +160,7 @@ async fn build(
         options,
         store: store.clone(),
         message: config.message.clone(),
+        presence: config.presence.clone(),
         push: config.push.clone(),
         metrics: metrics.bridge,
         node: node(&config.data_dir)?,

@@ -21,6 +21,7 @@ use super::{
     batch::{Batch, Incoming},
     membership::MembershipRequest,
     told::Told,
+    typing::{TypingRequest, Typists},
 };
 use crate::{
     config::StoreConfig,
@@ -37,6 +38,8 @@ use crate::{
 pub(super) enum Work {
     Append(Incoming),
     Membership(MembershipRequest),
+    /// Tell the participants who types.
+    Typing(TypingRequest),
     /// Tell the participants where some of them stand.
     Receipts {
         conversation: ConversationId,
@@ -55,6 +58,7 @@ pub(super) struct Writer {
     pub(super) database: Database,
     pub(super) queue: mpsc::Receiver<Work>,
     pub(super) told: Told,
+    pub(super) typists: Typists,
     pub(super) config: StoreConfig,
     pub(super) participants_max: usize,
     pub(super) metrics: BridgeMetrics,
@@ -98,6 +102,11 @@ impl Database {
             self.conn = Some(messages::connect_writer(&self.options).await?);
         }
         Ok(self.conn.as_mut().expect("it was opened above"))
+    }
+
+    /// After a failure that nobody waits for: begins with a new connection the next time.
+    pub(super) fn gave_up(&mut self) {
+        self.conn = None;
     }
 
     pub(super) fn worked(&mut self) {
@@ -154,6 +163,8 @@ impl Writer {
         for work in gathered {
             match work {
                 Work::Append(message) => incoming.push(message),
+                // At once: it neither waits for a commit nor cuts a batch in two.
+                Work::Typing(request) => self.typing(request).await,
                 other => {
                     self.append(std::mem::take(&mut incoming)).await;
                     self.perform_other(other).await;
@@ -165,7 +176,7 @@ impl Writer {
 
     async fn perform_other(&mut self, work: Work) {
         match work {
-            Work::Append(_) => {}
+            Work::Append(_) | Work::Typing(_) => {}
             Work::Membership(request) => self.change_membership(request).await,
             Work::Receipts {
                 conversation,

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use hashbrown::HashMap;
 
-use super::mailbox::{Mailbox, Notice, ReceiptNotice};
+use super::mailbox::{Mailbox, Notice, ReceiptNotice, TypingNotice};
 use crate::domain::ids::{ConversationId, UserId};
 
 /// Locks are short and shared by few tasks; a handful of shards keeps them apart.
@@ -97,6 +97,26 @@ impl Commits {
                 .flatten()
             {
                 dropped += u64::from(!mailbox.receipt(receipt));
+            }
+        }
+        dropped
+    }
+
+    /// Tells the participants that are there now, but not who types, on none of their
+    /// devices; says how many devices had no room.
+    pub(super) fn publish_typing(
+        &self,
+        typing: &Arc<TypingNotice>,
+        members: &[Member],
+        who: UserId,
+    ) -> u64 {
+        let mut dropped = 0;
+        let others = members
+            .iter()
+            .filter(|member| member.left.is_none() && member.user != who);
+        for Member { user, .. } in others {
+            for mailbox in self.shard(*user).get(user).into_iter().flatten() {
+                dropped += u64::from(!mailbox.typing(typing));
             }
         }
         dropped

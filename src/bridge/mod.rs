@@ -18,6 +18,7 @@ mod requests;
 pub mod sessions;
 mod start;
 mod told;
+pub mod typing;
 mod users;
 
 use std::{
@@ -39,6 +40,7 @@ use crate::{
         receipt::Report,
     },
     store::{StoreError, conversations::Role},
+    telemetry::metrics::BridgeMetrics,
 };
 use accept::Work;
 use batch::Incoming;
@@ -63,6 +65,7 @@ struct Inner {
     receipts: Arc<Receipts>,
     users: Users,
     apps: Apps,
+    metrics: BridgeMetrics,
     participants_max: usize,
     /// How long a connection waits for the store at its begin and its end.
     patience: Duration,

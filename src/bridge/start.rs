@@ -14,10 +14,11 @@ use super::{
     receipts::Receipts,
     relay::Relay,
     told::Told,
+    typing::Typists,
     users::Users,
 };
 use crate::{
-    config::{MessageConfig, PushConfig, StoreConfig},
+    config::{MessageConfig, PresenceConfig, PushConfig, StoreConfig},
     domain::receipt::Standing,
     store::{StoreError, cursors::Moved, sessions},
     telemetry::metrics::BridgeMetrics,
@@ -36,6 +37,7 @@ pub struct Parts {
     pub options: PgConnectOptions,
     pub store: StoreConfig,
     pub message: MessageConfig,
+    pub presence: PresenceConfig,
     pub push: PushConfig,
     pub metrics: BridgeMetrics,
     /// The name of this process among the nodes of a cluster.
@@ -68,6 +70,7 @@ impl Bridge {
             options,
             store,
             message,
+            presence,
             push,
             metrics,
             node,
@@ -83,6 +86,7 @@ impl Bridge {
                 database: Database::new(options.clone(), &store, metrics.clone()),
                 queue,
                 told: Told::new(commits.clone(), receipts_max, metrics.clone()),
+                typists: Typists::new(&presence, receipts_max),
                 config: store.clone(),
                 participants_max: message.participants_max,
                 metrics: metrics.clone(),
@@ -92,7 +96,7 @@ impl Bridge {
             queues: queues.into(),
             hasher: RandomState::new(),
         };
-        let receipts = Arc::new(Receipts::new(store.flush_positions_max, metrics));
+        let receipts = Arc::new(Receipts::new(store.flush_positions_max, metrics.clone()));
         let relay = Relay {
             pool: pool.clone(),
             writers: queues.clone(),
@@ -115,6 +119,7 @@ impl Bridge {
             receipts,
             users: Users::default(),
             apps: Apps::new(&push),
+            metrics,
             participants_max: message.participants_max,
             patience,
             node,

@@ -9,3 +9,4 @@ pub mod push;
 pub mod receipt;
 pub mod request;
 pub mod topic;
+pub mod typing;

@@ -11,6 +11,7 @@ pub mod cursors;
 pub mod embedded;
 pub mod messages;
 pub mod outbox;
+pub mod presence;
 pub mod push;
 pub mod sessions;
 pub mod users;

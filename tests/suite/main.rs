@@ -27,4 +27,6 @@ mod sessions;
 mod state;
 mod store;
 mod tls;
+mod typing;
 mod websocket;
+mod writes;
