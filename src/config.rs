@@ -87,7 +87,6 @@ pub struct TlsConfig {
 pub struct HttpConfig {
     pub listen: SocketAddr,
     pub body_bytes_max: usize,
-    pub page_entries_max: i64,
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
 }

@@ -6,9 +6,7 @@ use axum::{
 };
 
 use crate::{
-    bridge::{
-        conversations::ConversationError, identity::TokenError, push_settings::PushSettingsError,
-    },
+    bridge::{conversations::ConversationError, identity::TokenError},
     domain::{
         envelope::EnvelopeError,
         problem::{Problem, ProblemKind},
@@ -82,23 +80,23 @@ impl ApiError {
         }
     }
 
-    fn headers(&self) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
-        match self {
-            Self::Unauthorized(problem) => {
-                headers.insert(header::WWW_AUTHENTICATE, problem.challenge());
-            }
-            Self::Unavailable(_) | Self::TimedOut => {
-                headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
-            }
-            _ => {}
+    fn headers(&self, status: StatusCode) -> HeaderMap {
+        let mut headers = problem_headers(status);
+        if let Self::Unauthorized(problem) = self {
+            headers.insert(header::WWW_AUTHENTICATE, problem.challenge());
         }
         headers
     }
+}
+
+/// What goes with a problem document.
+pub(super) fn problem_headers(status: StatusCode) -> HeaderMap {
+    let problem = HeaderValue::from_static("application/problem+json");
+    let mut headers = HeaderMap::from_iter([(header::CONTENT_TYPE, problem)]);
+    if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
+        headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
+    }
+    headers
 }
 
 impl TokenProblem {
@@ -119,7 +117,7 @@ impl IntoResponse for ApiError {
         let problem = Problem::new(self.kind(), self.to_string());
         let status = StatusCode::from_u16(problem.status);
         let status = status.expect("a kind of problem has a status of HTTP");
-        (status, self.headers(), axum::Json(problem)).into_response()
+        (status, self.headers(status), axum::Json(problem)).into_response()
     }
 }
 
@@ -128,15 +126,6 @@ impl From<ConversationError> for ApiError {
         match error {
             ConversationError::Unavailable => Self::Unavailable(None),
             ConversationError::Store(error) => error.into(),
-            refusal => Self::Refused(refusal.kind(), refusal.to_string()),
-        }
-    }
-}
-
-impl From<PushSettingsError> for ApiError {
-    fn from(error: PushSettingsError) -> Self {
-        match error {
-            PushSettingsError::Store(error) => error.into(),
             refusal => Self::Refused(refusal.kind(), refusal.to_string()),
         }
     }

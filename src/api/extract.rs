@@ -5,16 +5,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::{
     body::Bytes,
-    extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::BytesRejection},
+    extract::{FromRequest, FromRequestParts, Path, Request, rejection::BytesRejection},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use super::{
     ApiState,
     error::{ApiError, TokenProblem},
 };
-use crate::bridge::conversations::Caller;
+use crate::{bridge::conversations::Caller, domain::request::object_from_json};
 
 /// The user whose token came along.
 pub(super) struct Auth(pub(super) Caller);
@@ -68,20 +69,6 @@ impl<T: DeserializeOwned + Send> FromRequestParts<ApiState> for InPath<T> {
     }
 }
 
-/// The query; unknown, repeated and malformed parameters are refused.
-pub(super) struct InQuery<T>(pub(super) T);
-
-impl<T: DeserializeOwned> FromRequestParts<ApiState> for InQuery<T> {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
-        match Query::from_request_parts(parts, state).await {
-            Ok(Query(value)) => Ok(Self(value)),
-            Err(rejection) => Err(ApiError::Invalid(rejection.body_text())),
-        }
-    }
-}
-
 /// A body that says it is JSON, not yet read.
 pub(super) struct JsonBytes(pub(super) Bytes);
 
@@ -96,32 +83,19 @@ impl FromRequest<ApiState> for JsonBytes {
     }
 }
 
-/// A JSON body.
-pub(super) struct JsonBody<T>(pub(super) T);
-
-impl<T: DeserializeOwned> FromRequest<ApiState> for JsonBody<T> {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
-        let JsonBytes(body) = JsonBytes::from_request(request, state).await?;
-        parse(&body).map(Self)
-    }
-}
-
-/// A JSON body that may be left out.
-pub(super) struct OptionalJsonBody<T>(pub(super) Option<T>);
-
-impl<T: DeserializeOwned> FromRequest<ApiState> for OptionalJsonBody<T> {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
-        let is_json = is_json(request.headers());
-        let body = read(request, state).await?;
-        match is_json {
-            _ if body.is_empty() => Ok(Self(None)),
-            true => parse(&body).map(|value| Self(Some(value))),
-            false => Err(ApiError::UnsupportedMediaType),
+/// The members of a JSON object; none if there is no body.
+pub(super) async fn body_object(
+    request: Request,
+    state: &ApiState,
+) -> Result<Map<String, Value>, ApiError> {
+    let is_json = is_json(request.headers());
+    let body = read(request, state).await?;
+    match is_json {
+        _ if body.is_empty() => Ok(Map::new()),
+        true => {
+            object_from_json(&body).map_err(|error| ApiError::Invalid(format!("the body: {error}")))
         }
+        false => Err(ApiError::UnsupportedMediaType),
     }
 }
 
@@ -135,16 +109,6 @@ async fn read(request: Request, state: &ApiState) -> Result<Bytes, ApiError> {
             }
             ApiError::Invalid(rejection.body_text())
         })
-}
-
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    // Read by place, the elements of an array would pass for members.
-    if body.trim_ascii_start().first() == Some(&b'[') {
-        return Err(ApiError::Invalid(
-            "the body is an object, not an array".to_owned(),
-        ));
-    }
-    serde_json::from_slice(body).map_err(|error| ApiError::Invalid(format!("the body: {error}")))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

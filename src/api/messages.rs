@@ -1,24 +1,16 @@
-//! `/v1/conversations/{cid}/messages`: send a message, read the log.
+//! `POST /v1/conversations/{cid}/messages`: send a message.
 
-use axum::{
-    Json,
-    extract::State,
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::{Json, extract::State, http::StatusCode};
 use serde::Serialize;
 
 use super::{
     ApiState,
     error::ApiError,
-    extract::{Auth, InPath, InQuery, JsonBytes},
+    extract::{Auth, InPath, JsonBytes},
 };
-use crate::{
-    bridge::conversations::PageWanted,
-    domain::{
-        ids::ConversationId,
-        message::{Content, Sequence},
-    },
+use crate::domain::{
+    ids::ConversationId,
+    message::{Content, Sequence},
 };
 
 #[derive(Serialize)]
@@ -49,21 +41,4 @@ pub(super) async fn send(
             duplicate: accepted.is_duplicate,
         }),
     ))
-}
-
-/// `GET /v1/conversations/{cid}/messages`
-pub(super) async fn page(
-    State(state): State<ApiState>,
-    Auth(caller): Auth,
-    InPath(conversation): InPath<ConversationId>,
-    InQuery(wanted): InQuery<PageWanted>,
-) -> Result<Response, ApiError> {
-    let entries_max = usize::try_from(state.http.page_entries_max).unwrap_or(usize::MAX);
-    let (range, limit) = wanted.check(entries_max)?;
-    let page = state
-        .bridge
-        .page(&caller, conversation, range, limit)
-        .await?;
-    let json = page.json(range);
-    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
 }

@@ -3,14 +3,11 @@
 //! A handler translates; what is allowed and what happens is decided in `bridge`. Every
 //! refusal is a problem document (RFC 9457) that says what to do.
 
-mod conversations;
-mod devices;
 mod error;
 mod extract;
 mod health;
 mod messages;
-mod notifications;
-mod receipts;
+mod operations;
 mod router;
 
 use std::sync::{

@@ -32,6 +32,7 @@ impl Report {
 
 /// Where a participant stands; 0 is before the first message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "server", derive(schemars::JsonSchema))]
 pub struct Standing {
     pub user: Subject,
     pub delivered: i64,

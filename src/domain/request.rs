@@ -14,7 +14,10 @@
 use std::fmt;
 
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, MapAccess, Visitor},
+};
 use serde_json::{
     Map, Value,
     value::{RawValue, to_raw_value},
@@ -59,7 +62,7 @@ impl Request {
     pub fn from_json(operation: Box<str>, payload: &[u8]) -> Result<Self, InvalidRequest> {
         let mut arguments: Map<String, Value> = match payload {
             [] => Map::new(),
-            json => serde_json::from_slice(json)?,
+            json => object_from_json(json)?,
         };
         let correlation = match arguments.remove("correlation") {
             None | Some(Value::Null) => None,
@@ -74,6 +77,45 @@ impl Request {
             correlation,
             arguments,
         })
+    }
+}
+
+/// Reads the members of a JSON object; a member that appears twice is refused.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn object_from_json(json: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
+    let Members(members) = serde_json::from_slice(json)?;
+    Ok(members)
+}
+
+struct Members(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
+struct MembersVisitor;
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+        let mut members = Map::new();
+        while let Some((name, value)) = map.next_entry::<String, Value>()? {
+            if members.contains_key(&name) {
+                return Err(A::Error::custom(format!("duplicate field `{name}`")));
+            }
+            members.insert(name, value);
+        }
+        Ok(Members(members))
     }
 }
 

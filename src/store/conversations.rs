@@ -5,6 +5,7 @@
 use std::{str::FromStr, sync::Arc};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -20,14 +21,16 @@ use super::StoreError;
 pub const UNREAD_MAX: i64 = 1000;
 
 /// Two people, or any number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     Direct,
     Group,
 }
 
 /// What a participant may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Role {
     Owner,
     Admin,

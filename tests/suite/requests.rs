@@ -94,7 +94,7 @@ async fn a_refused_request_is_answered_with_a_problem(pool: PgPool) {
             "nothing",
             json!({}),
             404,
-            "known are conversation, history, pushes,",
+            "known are conversation/create, conversation, history,",
         ),
         (
             "conversation/",

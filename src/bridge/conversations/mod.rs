@@ -12,7 +12,7 @@ mod shown;
 
 pub use create::{Creation, TITLE_BYTES_MAX};
 pub use reading::{Page, Range};
-pub use shown::{PageWanted, Shown};
+pub use shown::{PageShown, PageWanted, Shown};
 
 use super::{Accepted, Bridge, BridgeError, MembershipChange, Refusal, identity::Identity};
 use crate::{
@@ -50,6 +50,9 @@ pub enum ConversationError {
     /// It cannot be granted to anybody.
     #[error("{0}")]
     Invalid(String),
+    /// For a reason with a problem type of its own.
+    #[error("{1}")]
+    Refused(ProblemKind, String),
     /// The store is away; the same request may succeed later.
     #[error("the store is away; try again later")]
     Unavailable,
@@ -66,6 +69,7 @@ impl ConversationError {
             Self::Forbidden(_) => ProblemKind::Forbidden,
             Self::Conflict(_) => ProblemKind::Conflict,
             Self::Invalid(_) => ProblemKind::Invalid,
+            Self::Refused(kind, _) => *kind,
             Self::Unavailable => ProblemKind::Unavailable,
             Self::Store(error) if error.is_transient() => ProblemKind::Unavailable,
             Self::Store(_) => ProblemKind::Internal,

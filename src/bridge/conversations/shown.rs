@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{ConversationError, Page, Range};
@@ -14,7 +15,7 @@ use crate::{
 const PAGE_ENTRIES_DEFAULT: usize = 50;
 
 /// A conversation; without the last four if an administrator looks from outside.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Shown {
     id: ConversationId,
     kind: &'static str,
@@ -26,7 +27,7 @@ pub struct Shown {
     own: Option<Own>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Own {
     role: &'static str,
     delivered: i64,
@@ -59,12 +60,23 @@ impl Shown {
 }
 
 /// Which page of a log is asked for.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PageWanted {
     after: Option<i64>,
     before: Option<i64>,
     limit: Option<NonZeroUsize>,
+}
+
+/// A page of the log, as it is shown.
+#[derive(Serialize, JsonSchema)]
+pub struct PageShown {
+    entries: Vec<serde_json::Map<String, serde_json::Value>>,
+    /// Where to go on, if there is more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_after: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_before: Option<i64>,
 }
 
 impl PageWanted {

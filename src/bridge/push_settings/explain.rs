@@ -1,5 +1,6 @@
 //! Why a message woke a device, or did not.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Bridge, Caller, PushSettingsError};
@@ -17,7 +18,7 @@ use crate::{
 
 /// What became of a message on the devices of a user. Times are in milliseconds since 1970,
 /// durations in milliseconds.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct PushReport {
     pub user: Subject,
     pub seq: Sequence,
@@ -26,7 +27,7 @@ pub struct PushReport {
 }
 
 /// What became of it on one device.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct DeviceReport {
     pub client_id: String,
     /// `provider:app:environment`; none without a token.
@@ -39,7 +40,7 @@ pub struct DeviceReport {
 }
 
 /// A row of the ledger.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct DecisionReport {
     /// `wake` or `clear`.
     pub kind: &'static str,
@@ -58,7 +59,7 @@ pub struct DecisionReport {
 }
 
 /// A job that is not done.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct WaitingReport {
     /// `armed`, `in_flight` or `backoff`.
     pub state: String,

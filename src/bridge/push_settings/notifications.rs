@@ -1,5 +1,6 @@
 //! Muted conversations.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::{Bridge, Caller, PushSettingsError};
@@ -20,7 +21,7 @@ pub enum Muted {
 }
 
 /// What a participant wants to be woken for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct NotificationSettings {
     /// None if it is not muted now.
     pub muted_until: Option<Muted>,
@@ -29,7 +30,7 @@ pub struct NotificationSettings {
 }
 
 /// What to change: a member that is absent stays as it is, null is the default.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NotificationSettingsChange {
     #[serde(default, deserialize_with = "present")]

@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Bridge, Caller, PushSettingsError};
@@ -23,7 +24,7 @@ pub struct TimeOfDay {
 pub struct InvalidTime;
 
 /// A part of the day, by the clocks of a zone; it may go over midnight.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QuietTimes {
     pub from: TimeOfDay,

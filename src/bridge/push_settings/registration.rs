@@ -7,6 +7,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use reqwest::Url;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use web_push_native::p256::PublicKey;
 
@@ -41,7 +42,7 @@ const BASE64URL: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// Where a device wants to be woken.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Registration {
     pub provider: Provider,

@@ -1,5 +1,6 @@
 //! The push tokens of a user's devices.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Apps, Bridge, CLIENT_ID_BYTES_MAX, Caller, PushSettingsError, Registration};
@@ -9,7 +10,7 @@ use crate::store::push::tokens::{self, Device, PushToken, TooManyTokens};
 pub const TOKENS_MAX: i64 = 100;
 
 /// What is told of a token; the token itself is not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct TokenSummary {
     pub provider: String,
     pub app: String,
@@ -26,7 +27,7 @@ pub struct TokenSummary {
 }
 
 /// A device as its user sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct DeviceSummary {
     pub client_id: String,
     pub connected: bool,

@@ -141,7 +141,7 @@ async fn bodies_are_json_and_strict(pool: PgPool) {
         refused.assert_problem(415, "unsupported-media-type", "application/json");
     }
     for (body, says) in [
-        ("", "EOF"),
+        ("", "missing field `participants`"),
         ("{", "EOF"),
         ("hello", "expected"),
         (r#"{"participants":["bob"]} x"#, "trailing"),

@@ -1,0 +1,95 @@
+//! The caller's devices, and where each can be woken.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{Ask, Nothing, OfDevice, Operation, OperationError, ok, operation};
+use crate::{
+    bridge::push_settings::{DeviceSummary, Registration, TokenSummary},
+    domain::{problem::ProblemKind, request::Answer},
+    store::sessions,
+};
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    operation!(
+        "devices",
+        Get,
+        "/devices",
+        "The caller's devices, those that connected last first.",
+        list,
+        Nothing,
+        Devices
+    ),
+    operation!(
+        "push/token/set",
+        Put,
+        "/devices/{client_id}/push-token",
+        "Lets a device of the caller be woken.",
+        register_token,
+        OfDevice<Registration>,
+        TokenSummary
+    ),
+    operation!(
+        "push/token/get",
+        Get,
+        "/devices/{client_id}/push-token",
+        "What is known of the push token of a device; never the token.",
+        token,
+        OfDevice,
+        TokenSummary
+    ),
+    operation!(
+        "push/token/delete",
+        Delete,
+        "/devices/{client_id}/push-token",
+        "The device is not woken any more.",
+        remove_token,
+        OfDevice
+    ),
+];
+
+#[derive(Serialize, JsonSchema)]
+struct Devices {
+    devices: Vec<DeviceSummary>,
+}
+
+impl<R> OfDevice<R> {
+    /// The device that is meant: the one that asks, unless another one is named.
+    async fn client_id(&self, ask: &Ask<'_>) -> Result<String, OperationError> {
+        if let Some(client_id) = &self.client_id {
+            return Ok(client_id.clone());
+        }
+        let unknown = || OperationError::new(ProblemKind::NotFound, "there is no such device");
+        let device = ask.device.ok_or_else(unknown)?;
+        let mut conn = ask.bridge.pool().acquire().await?;
+        let client_id = sessions::client_id(&mut conn, device).await?;
+        client_id.ok_or_else(unknown)
+    }
+}
+
+async fn list(ask: Ask<'_>, _: Nothing) -> Result<Answer, OperationError> {
+    let devices = ask.bridge.devices(ask.caller).await?;
+    ok(&Devices { devices })
+}
+
+async fn register_token(
+    ask: Ask<'_>,
+    arguments: OfDevice<Registration>,
+) -> Result<Answer, OperationError> {
+    let client_id = arguments.client_id(&ask).await?;
+    let register = ask
+        .bridge
+        .register_token(ask.caller, &client_id, arguments.rest);
+    ok(&register.await?)
+}
+
+async fn token(ask: Ask<'_>, arguments: OfDevice) -> Result<Answer, OperationError> {
+    let client_id = arguments.client_id(&ask).await?;
+    ok(&ask.bridge.token(ask.caller, &client_id).await?)
+}
+
+async fn remove_token(ask: Ask<'_>, arguments: OfDevice) -> Result<Answer, OperationError> {
+    let client_id = arguments.client_id(&ask).await?;
+    ask.bridge.remove_token(ask.caller, &client_id).await?;
+    Ok(Answer::done())
+}

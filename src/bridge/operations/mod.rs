@@ -1,0 +1,315 @@
+//! What users ask for: one table of operations, the same over REST and over MQTT.
+//!
+//! ```text
+//!   q/{name}              {arguments}          over MQTT; answered on me/device or the Response Topic
+//!   METHOD /v1{path}      arguments in path, query and body           over REST
+//! ```
+//!
+//! An operation is written once: its arguments and its answer are types, from which both
+//! edges read and write, and from which the OpenAPI document is made. Sending a message is not in
+//! the table: over MQTT it is a PUBLISH to `c/{conversation}/send`.
+
+mod arguments;
+mod conversations;
+mod devices;
+mod notifications;
+mod receipts;
+mod schemas;
+
+use futures_util::future::BoxFuture;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value, value::to_raw_value};
+
+pub use arguments::{InConversation, Nothing, OfDevice};
+
+use super::{
+    Bridge,
+    conversations::{Caller, ConversationError},
+    push_settings::PushSettingsError,
+};
+use crate::{
+    domain::{
+        ids::DeviceId,
+        problem::{Problem, ProblemKind},
+        request::Answer,
+    },
+    store::StoreError,
+};
+
+/// Every operation, file by file.
+const TABLES: &[&[Operation]] = &[
+    conversations::OPERATIONS,
+    receipts::OPERATIONS,
+    notifications::OPERATIONS,
+    devices::OPERATIONS,
+];
+
+/// How an operation is asked for over REST.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Method {
+    Get,
+    Post,
+    Put,
+    Patch,
+    Delete,
+}
+
+/// One thing that can be asked for.
+pub struct Operation {
+    /// Of `q/{name}`.
+    pub name: &'static str,
+    pub method: Method,
+    /// Behind `/v1`; `{x}` is the argument of that name.
+    pub path: &'static str,
+    pub summary: &'static str,
+    /// What it takes, as the JSON Schema of an object.
+    pub arguments: fn(&mut SchemaGenerator) -> Schema,
+    /// What it answers; none if the status says it all.
+    pub answer: Option<fn(&mut SchemaGenerator) -> Schema>,
+    run: Run,
+}
+
+type Run = for<'a> fn(Ask<'a>, Map<String, Value>) -> BoxFuture<'a, Result<Answer, OperationError>>;
+
+/// Who asks, and from where.
+#[derive(Clone, Copy)]
+struct Ask<'a> {
+    bridge: &'a Bridge,
+    caller: &'a Caller,
+    /// The device that asks; none over REST.
+    device: Option<DeviceId>,
+}
+
+/// A row of the table: name, method, path, summary, function, arguments, answer.
+macro_rules! operation {
+    ($name:literal, $method:ident, $path:literal, $summary:literal, $run:path, $arguments:ty) => {
+        crate::bridge::operations::operation!(
+            @ $name, $method, $path, $summary, $run, $arguments, None
+        )
+    };
+    ($name:literal, $method:ident, $path:literal, $summary:literal, $run:path, $arguments:ty, $answer:ty) => {
+        crate::bridge::operations::operation!(
+            @ $name, $method, $path, $summary, $run, $arguments,
+            Some(|schemas| schemas.subschema_for::<$answer>())
+        )
+    };
+    (@ $name:literal, $method:ident, $path:literal, $summary:literal, $run:path, $arguments:ty, $answer:expr) => {
+        crate::bridge::operations::Operation {
+            name: $name,
+            method: crate::bridge::operations::Method::$method,
+            path: $path,
+            summary: $summary,
+            arguments: <$arguments as schemars::JsonSchema>::json_schema,
+            answer: $answer,
+            run: |ask, arguments| {
+                Box::pin(async move {
+                    let arguments = crate::bridge::operations::read::<$arguments>(arguments)?;
+                    $run(ask, arguments).await
+                })
+            },
+        }
+    };
+}
+use operation;
+
+/// Every operation there is.
+pub fn all() -> impl Iterator<Item = &'static Operation> {
+    TABLES.iter().copied().flatten()
+}
+
+/// Why a request is not done.
+#[derive(Debug, thiserror::Error)]
+#[error("{detail}")]
+pub struct OperationError {
+    kind: ProblemKind,
+    detail: String,
+    #[source]
+    source: Option<StoreError>,
+}
+
+impl OperationError {
+    /// `detail` says what to do.
+    fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
+        let (detail, source) = (detail.into(), None);
+        Self {
+            kind,
+            detail,
+            source,
+        }
+    }
+
+    fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(ProblemKind::Invalid, detail)
+    }
+}
+
+impl From<ConversationError> for OperationError {
+    fn from(error: ConversationError) -> Self {
+        match error {
+            ConversationError::Store(error) => error.into(),
+            refusal => Self::new(refusal.kind(), refusal.to_string()),
+        }
+    }
+}
+
+impl From<PushSettingsError> for OperationError {
+    fn from(error: PushSettingsError) -> Self {
+        match error {
+            PushSettingsError::Store(error) => error.into(),
+            refusal => Self::new(refusal.kind(), refusal.to_string()),
+        }
+    }
+}
+
+/// What to do is in the detail; the cause is for the log.
+impl From<StoreError> for OperationError {
+    fn from(error: StoreError) -> Self {
+        let (kind, detail) = if error.is_transient() {
+            let detail = "the server cannot store or read now; send the same request again";
+            (ProblemKind::Unavailable, detail)
+        } else {
+            let detail = "this is a fault of the server; its log says more";
+            (ProblemKind::Internal, detail)
+        };
+        Self {
+            kind,
+            detail: detail.to_owned(),
+            source: Some(error),
+        }
+    }
+}
+
+impl From<sqlx::Error> for OperationError {
+    fn from(error: sqlx::Error) -> Self {
+        StoreError::from(error).into()
+    }
+}
+
+impl From<serde_json::Error> for OperationError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::invalid(format!("the arguments: {error}"))
+    }
+}
+
+impl Bridge {
+    /// Does what a device asks for on `q/{name}`. What is refused is answered with a problem document.
+    pub async fn request(
+        &self,
+        caller: &Caller,
+        device: DeviceId,
+        name: &str,
+        arguments: Map<String, Value>,
+    ) -> Answer {
+        match all().find(|operation| operation.name == name) {
+            Some(operation) => {
+                self.perform(operation, caller, Some(device), arguments)
+                    .await
+            }
+            None => unknown(),
+        }
+    }
+
+    /// Does an operation for a user, or for one of the user's devices.
+    pub async fn perform(
+        &self,
+        operation: &Operation,
+        caller: &Caller,
+        device: Option<DeviceId>,
+        arguments: Map<String, Value>,
+    ) -> Answer {
+        let ask = Ask {
+            bridge: self,
+            caller,
+            device,
+        };
+        let answer = (operation.run)(ask, arguments).await;
+        answer.unwrap_or_else(|error| error.answer(operation.name))
+    }
+}
+
+impl OperationError {
+    fn answer(self, operation: &str) -> Answer {
+        match (&self.source, self.kind) {
+            (Some(error), ProblemKind::Unavailable) => {
+                let error = error as &dyn std::error::Error;
+                tracing::warn!(operation, error, "the store is away");
+            }
+            (Some(error), _) => {
+                let error = error as &dyn std::error::Error;
+                tracing::error!(operation, error, "a request failed");
+            }
+            (None, _) => tracing::debug!(operation, reason = %self, "a request was refused"),
+        }
+        Problem::new(self.kind, self.detail).into()
+    }
+}
+
+fn unknown() -> Answer {
+    let names: Vec<_> = all().map(|operation| operation.name).collect();
+    let detail = format!("unknown operation; known are {}", names.join(", "));
+    Problem::new(ProblemKind::NotFound, detail).into()
+}
+
+fn read<A: DeserializeOwned>(arguments: Map<String, Value>) -> Result<A, serde_json::Error> {
+    serde_json::from_value(arguments.into())
+}
+
+fn ok<T: Serialize + JsonSchema>(body: &T) -> Result<Answer, OperationError> {
+    Ok(Answer::ok(to_raw_value(body)?))
+}
+
+/// Status 201: there is something new.
+fn created<T: Serialize + JsonSchema>(body: &T) -> Result<Answer, OperationError> {
+    let mut answer = ok(body)?;
+    answer.status = 201;
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_and_routes_are_unique_and_well_formed() {
+        let mut names = HashSet::new();
+        let mut routes = HashSet::new();
+        for operation in all() {
+            assert!(names.insert(operation.name), "{}", operation.name);
+            assert!(
+                routes.insert((operation.method, operation.path)),
+                "{:?} {}",
+                operation.method,
+                operation.path
+            );
+            let topic = format!("q/{}", operation.name);
+            let topic = crate::domain::topic::PublishTopic::parse(&topic);
+            topic.unwrap_or_else(|error| panic!("q/{}: {error}", operation.name));
+        }
+    }
+
+    /// Goal: the path and the arguments of an operation say the same.
+    #[test]
+    fn what_a_path_holds_is_an_argument() {
+        for operation in all() {
+            let schema = (operation.arguments)(&mut SchemaGenerator::default());
+            let members = schema.get("properties").and_then(Value::as_object);
+            for part in operation.path.split('/') {
+                let Some(name) = part
+                    .strip_prefix('{')
+                    .and_then(|part| part.strip_suffix('}'))
+                else {
+                    continue;
+                };
+                let is_known = members.is_some_and(|members| members.contains_key(name));
+                assert!(
+                    is_known,
+                    "{}: `{name}` is no argument: {schema:?}",
+                    operation.name
+                );
+            }
+        }
+    }
+}
