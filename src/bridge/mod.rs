@@ -12,6 +12,7 @@ pub mod identity;
 pub mod mailbox;
 mod membership;
 pub mod operations;
+pub mod presence;
 pub mod push_settings;
 pub mod receipts;
 mod relay;
@@ -47,6 +48,7 @@ use batch::Incoming;
 use commits::Commits;
 use mailbox::Reply;
 use membership::MembershipRequest;
+use presence::Presence;
 use push_settings::Apps;
 use receipts::{Receipts, ReportReply};
 use users::Users;
@@ -65,6 +67,7 @@ struct Inner {
     receipts: Arc<Receipts>,
     users: Users,
     apps: Apps,
+    presence: Arc<Presence>,
     metrics: BridgeMetrics,
     participants_max: usize,
     /// How long a connection waits for the store at its begin and its end.
@@ -241,6 +244,12 @@ impl Bridge {
     #[must_use]
     pub fn receipts(&self) -> &Receipts {
         &self.0.receipts
+    }
+
+    /// Who is there.
+    #[must_use]
+    pub fn presence(&self) -> &Presence {
+        &self.0.presence
     }
 
     pub(crate) fn pool(&self) -> &PgPool {

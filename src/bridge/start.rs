@@ -10,6 +10,7 @@ use super::{
     Bridge, Inner, Writers,
     accept::{Database, Work, Writer},
     commits::Commits,
+    presence::Presence,
     push_settings::Apps,
     receipts::Receipts,
     relay::Relay,
@@ -49,6 +50,7 @@ pub struct Tasks {
     writers: Vec<Writer>,
     relay: Relay,
     receipts: Arc<Receipts>,
+    presence: Arc<Presence>,
     queues: Writers,
     pool: PgPool,
     store: StoreConfig,
@@ -104,10 +106,12 @@ impl Bridge {
             interval: store.relay_interval,
         };
         let patience = store.acquire_timeout;
+        let presence = Arc::new(Presence::new(&presence, metrics.clone()));
         let tasks = Tasks {
             writers,
             relay,
             receipts: receipts.clone(),
+            presence: presence.clone(),
             queues: queues.clone(),
             pool: pool.clone(),
             store,
@@ -119,6 +123,7 @@ impl Bridge {
             receipts,
             users: Users::default(),
             apps: Apps::new(&push),
+            presence,
             metrics,
             participants_max: message.participants_max,
             patience,
@@ -144,6 +149,8 @@ impl Tasks {
             spawn("writer", Box::pin(writer.run(hard.clone())));
         }
         spawn("relay", Box::pin(self.relay.run(stop.clone())));
+        let presence = self.presence.run(self.pool.clone(), stop.clone());
+        spawn("presence", Box::pin(presence));
         let (receipts, pool, interval) = (self.receipts, self.pool, self.store.flush_interval);
         spawn(
             "expired sessions",

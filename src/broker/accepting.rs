@@ -15,7 +15,7 @@ use crate::{
     domain::{
         ids::ConversationId,
         message::{Content, NewMessage},
-        push::Activity,
+        presence::StateReport,
         receipt::Report,
         topic::{ME_STATE, PublishTopic},
         typing::TypingReport,
@@ -142,10 +142,11 @@ impl<S> Connection<S> {
 
     /// Acknowledged at once: what a device says of itself ends with its connection.
     fn accept_state(&mut self, ticket: Ticket, payload: &Bytes) {
-        match Activity::from_payload(payload) {
-            Ok(activity) => {
-                let receipts = self.shared.bridge.receipts();
-                receipts.state(self.held, activity);
+        match StateReport::from_payload(payload) {
+            Ok(report) => {
+                let bridge = &self.shared.bridge;
+                bridge.receipts().state(self.held, report.activity);
+                bridge.presence().state(self.held, report);
                 self.session.handle_verdict(ticket, Verdict::Done);
             }
             Err(error) => {

@@ -4,6 +4,7 @@ pub mod address;
 pub mod envelope;
 pub mod ids;
 pub mod message;
+pub mod presence;
 pub mod problem;
 pub mod push;
 pub mod receipt;

@@ -13,6 +13,7 @@ mod arguments;
 mod conversations;
 mod devices;
 mod notifications;
+mod presence;
 mod receipts;
 mod schemas;
 
@@ -43,6 +44,7 @@ const TABLES: &[&[Operation]] = &[
     receipts::OPERATIONS,
     notifications::OPERATIONS,
     devices::OPERATIONS,
+    presence::OPERATIONS,
 ];
 
 /// How an operation is asked for over REST.
