@@ -3,6 +3,7 @@
 //! The file of defaults explains every setting; here stand their types and what must hold
 //! between them. Nothing else in the program reads the environment.
 
+mod conversation;
 mod presence;
 mod push;
 
@@ -18,6 +19,7 @@ use config::{Config as Sources, ConfigError, Environment, File, FileFormat};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use conversation::{ConversationConfig, HistoryDepth};
 pub use presence::PresenceConfig;
 pub use push::{
     ApnsApp, Environment as ApnsEnvironment, FcmApp, PushConfig, Template, TemplateClass, WebApp,
@@ -38,6 +40,8 @@ pub struct Config {
     pub auth: AuthConfig,
     pub message: MessageConfig,
     pub presence: PresenceConfig,
+    pub conversation: ConversationConfig,
+    pub inbox: InboxConfig,
     pub store: StoreConfig,
     pub push: PushConfig,
     pub log: LogConfig,
@@ -114,6 +118,16 @@ pub struct MessageConfig {
     pub bytes_max: usize,
     pub participants_max: usize,
     pub receipts_participants_max: usize,
+    #[serde(with = "humantime_serde")]
+    pub erase_interval: Duration,
+}
+
+/// What users are told of their inboxes.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct InboxConfig {
+    #[serde(with = "humantime_serde")]
+    pub patch_interval: Duration,
 }
 
 /// Postgres, and how it is written to.

@@ -161,6 +161,8 @@ async fn build(
         store: store.clone(),
         message: config.message.clone(),
         presence: config.presence.clone(),
+        conversation: config.conversation,
+        inbox: config.inbox.clone(),
         push: config.push.clone(),
         metrics: metrics.bridge,
         node: node(&config.data_dir)?,

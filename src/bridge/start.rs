@@ -1,6 +1,6 @@
 //! Puts the bridge together: writers, the flush of positions, the outbox relay.
 
-use std::{hash::RandomState, sync::Arc};
+use std::{hash::RandomState, sync::Arc, time::Duration};
 
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio::sync::mpsc;
@@ -10,16 +10,20 @@ use super::{
     Bridge, Inner, Writers,
     accept::{Database, Work, Writer},
     commits::Commits,
+    inbox::patches::Patches,
     presence::Presence,
     push_settings::Apps,
     receipts::Receipts,
     relay::Relay,
     told::Told,
     typing::Typists,
+    upkeep,
     users::Users,
 };
 use crate::{
-    config::{MessageConfig, PresenceConfig, PushConfig, StoreConfig},
+    config::{
+        ConversationConfig, InboxConfig, MessageConfig, PresenceConfig, PushConfig, StoreConfig,
+    },
     domain::receipt::Standing,
     store::{StoreError, cursors::Moved, sessions},
     telemetry::metrics::BridgeMetrics,
@@ -39,6 +43,8 @@ pub struct Parts {
     pub store: StoreConfig,
     pub message: MessageConfig,
     pub presence: PresenceConfig,
+    pub conversation: ConversationConfig,
+    pub inbox: InboxConfig,
     pub push: PushConfig,
     pub metrics: BridgeMetrics,
     /// The name of this process among the nodes of a cluster.
@@ -49,11 +55,13 @@ pub struct Parts {
 pub struct Tasks {
     writers: Vec<Writer>,
     relay: Relay,
+    patches: Patches,
     receipts: Arc<Receipts>,
     presence: Arc<Presence>,
     queues: Writers,
     pool: PgPool,
     store: StoreConfig,
+    erase_interval: Duration,
 }
 
 impl Bridge {
@@ -73,11 +81,13 @@ impl Bridge {
             store,
             message,
             presence,
+            conversation,
+            inbox,
             push,
             metrics,
             node,
         } = parts;
-        let commits = Arc::new(Commits::default());
+        let commits = Arc::new(Commits::new(metrics.inbox_patches_dropped.clone()));
         let mut queues = Vec::new();
         let mut writers = Vec::new();
         for _ in 0..store.writers.get() {
@@ -105,16 +115,24 @@ impl Bridge {
             commits: commits.clone(),
             interval: store.relay_interval,
         };
+        let patches = Patches {
+            pool: pool.clone(),
+            commits: commits.clone(),
+            interval: inbox.patch_interval,
+            metrics: metrics.clone(),
+        };
         let patience = store.acquire_timeout;
         let presence = Arc::new(Presence::new(&presence, metrics.clone()));
         let tasks = Tasks {
             writers,
             relay,
+            patches,
             receipts: receipts.clone(),
             presence: presence.clone(),
             queues: queues.clone(),
             pool: pool.clone(),
             store,
+            erase_interval: message.erase_interval,
         };
         let bridge = Self(Arc::new(Inner {
             pool,
@@ -126,6 +144,7 @@ impl Bridge {
             presence,
             metrics,
             participants_max: message.participants_max,
+            history_depth: conversation.history_depth.entries(),
             patience,
             node,
         }));
@@ -151,6 +170,8 @@ impl Tasks {
         spawn("relay", Box::pin(self.relay.run(stop.clone())));
         let presence = self.presence.run(self.pool.clone(), stop.clone());
         spawn("presence", Box::pin(presence));
+        let commits = self.patches.commits.clone();
+        spawn("inbox patches", Box::pin(self.patches.run(stop.clone())));
         let (receipts, pool, interval) = (self.receipts, self.pool, self.store.flush_interval);
         spawn(
             "expired sessions",
@@ -160,11 +181,20 @@ impl Tasks {
                 stop.clone(),
             )),
         );
+        spawn(
+            "expired contents",
+            Box::pin(upkeep::run(pool.clone(), self.erase_interval, stop.clone())),
+        );
         let (queues, stop) = (self.queues, stop.clone());
         spawn(
             "receipts",
             Box::pin(async move {
-                let told = |moved| announce(queues.clone(), moved);
+                let told = |moved: Vec<Moved>| {
+                    for moved in &moved {
+                        commits.inbox_changed(moved.user, moved.conversation);
+                    }
+                    announce(queues.clone(), moved)
+                };
                 receipts.run(pool, interval, stop, told).await;
             }),
         );
@@ -203,7 +233,7 @@ async fn announce(queues: Writers, mut moved: Vec<Moved>) {
     }
 }
 
-async fn remove_expired(pool: PgPool, interval: std::time::Duration, stop: CancellationToken) {
+async fn remove_expired(pool: PgPool, interval: Duration, stop: CancellationToken) {
     while stop
         .run_until_cancelled(tokio::time::sleep(interval))
         .await

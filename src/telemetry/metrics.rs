@@ -57,6 +57,7 @@ pub struct BridgeMetrics {
     pub watches: Gauge,
     pub watches_refused: Counter,
     pub positions_dropped: Counter,
+    pub inbox_patches_dropped: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -85,6 +86,7 @@ impl BridgeMetrics {
             watches: Gauge::default(),
             watches_refused: Counter::default(),
             positions_dropped: Counter::default(),
+            inbox_patches_dropped: Counter::default(),
         };
         registry.register(
             "publishes",
@@ -141,6 +143,11 @@ impl BridgeMetrics {
             "positions_dropped",
             "Cursor positions not kept because the store was away too long; those messages repeat",
             metrics.positions_dropped.clone(),
+        );
+        registry.register(
+            "inbox_patches_dropped",
+            "Changes of inbox rows not told because a queue was full; clients find them by asking",
+            metrics.inbox_patches_dropped.clone(),
         );
         metrics
     }
