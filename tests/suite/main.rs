@@ -15,6 +15,7 @@ mod kinds;
 mod limits;
 mod membership;
 mod outage;
+mod presence;
 #[path = "../providers/mod.rs"]
 mod providers;
 mod publish;

@@ -1,10 +1,11 @@
 //! Who is typing: told to the other participants on c/{cid}/typing, and to nobody else.
 
 use homing::store::MIGRATOR;
+use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::harness::{TestBroker, Wire, until};
+use crate::harness::{TestBroker, Wire};
 
 fn topic(conversation: &str) -> String {
     format!("c/{conversation}/typing")
@@ -22,7 +23,7 @@ async fn types(wire: &mut Wire, conversation: &str, payload: &[u8]) {
 /// A device that hears everything of its user's conversations.
 async fn hearer(broker: &TestBroker, user: &str, client_id: &str) -> Wire {
     let mut wire = broker.device(user, client_id).await;
-    assert_eq!(wire.subscribe(&["c/#", "me/#"]).await, [1, 1]);
+    assert_eq!(wire.subscribe(&["c/#", "me/device"]).await, [1, 1]);
     wire
 }
 
@@ -213,12 +214,37 @@ async fn typing_writes_no_row(pool: PgPool) {
         types(&mut alice, &conversation, b"{}").await;
         heard(&mut bob, &conversation).await;
     }
-    assert_eq!(writes.count().await, 0);
+    assert_eq!(writes.all().await, []);
     // The same measure sees a message.
     alice.say(&conversation, "hello").await;
-    until("the message among the writes", async || {
-        writes.count().await > 2
-    })
-    .await;
+    let tables: Vec<_> = writes
+        .all()
+        .await
+        .into_iter()
+        .map(|(table, _)| table)
+        .collect();
+    assert!(tables.contains(&"messages".to_owned()), "{tables:?}");
+    broker.stop().await;
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn typing_over_rest_reaches_devices(pool: PgPool) {
+    let broker = TestBroker::start(&pool).await;
+    let conversation = broker.conversation(&["alice", "bob"]).await;
+    let mut bob = hearer(&broker, "bob", "phone").await;
+    let path = format!("/{conversation}/typing");
+    for (user, body, status) in [
+        ("alice", json!({}), 204),
+        ("alice", json!({"typing": false}), 204),
+        ("alice", json!({"typing": 1}), 400),
+        ("mallory", json!({}), 404),
+    ] {
+        let (answered, answer) = broker.rest(Method::POST, user, &path, Some(body)).await;
+        assert_eq!(answered, status, "{user} {answer}");
+    }
+    let told = json!({"user": "alice", "typing": true, "expires_in": 5});
+    assert_eq!(heard(&mut bob, &conversation).await, told);
+    assert_eq!(heard(&mut bob, &conversation).await["typing"], false);
+    bob.assert_quiet().await;
     broker.stop().await;
 }

@@ -9,10 +9,10 @@ pub(crate) struct Writes(PgPool);
 /// happens and whether it is committed or not.
 pub(crate) async fn watch(pool: &PgPool) -> Writes {
     sqlx::raw_sql(
-        "create sequence writes;
-         create function count_write() returns trigger language plpgsql as $$
+        "create schema counted;
+         create function counted.count_write() returns trigger language plpgsql as $$
          begin
-             perform nextval('public.writes');
+             perform nextval('counted.' || tg_argv[0]);
              return null;
          end
          $$;",
@@ -21,7 +21,7 @@ pub(crate) async fn watch(pool: &PgPool) -> Writes {
     .await
     .unwrap();
     let tables: Vec<String> = sqlx::query_scalar(
-        "select c.oid::regclass::text from pg_class c
+        "select c.relname::text from pg_class c
          where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')
            and not c.relispartition and c.relname not like '\\_sqlx%'",
     )
@@ -30,11 +30,12 @@ pub(crate) async fn watch(pool: &PgPool) -> Writes {
     .unwrap();
     assert!(tables.len() > 10, "{tables:?}");
     for table in tables {
-        let trigger = format!(
-            "create trigger count_write after insert or update or delete on {table}
-             for each row execute function count_write()"
+        let count = format!(
+            "create sequence counted.{table};
+             create trigger count_write after insert or update or delete on {table}
+             for each row execute function counted.count_write('{table}')"
         );
-        sqlx::query(AssertSqlSafe(trigger))
+        sqlx::raw_sql(AssertSqlSafe(count))
             .execute(pool)
             .await
             .unwrap();
@@ -43,8 +44,10 @@ pub(crate) async fn watch(pool: &PgPool) -> Writes {
 }
 
 impl Writes {
-    pub(crate) async fn count(&self) -> i64 {
-        let count = "select case when is_called then last_value else 0 end from writes";
-        sqlx::query_scalar(count).fetch_one(&self.0).await.unwrap()
+    /// The tables that were written to, and how often.
+    pub(crate) async fn all(&self) -> Vec<(String, i64)> {
+        let written = "select sequencename::text, last_value from pg_sequences
+                       where schemaname = 'counted' and last_value is not null order by 1";
+        sqlx::query_as(written).fetch_all(&self.0).await.unwrap()
     }
 }
