@@ -10,6 +10,7 @@ use super::{
     Bridge, Inner, Writers,
     accept::{Database, Work, Writer},
     commits::Commits,
+    counts::{Marks, Telling},
     inbox::patches::Patches,
     presence::Presence,
     push_settings::Apps,
@@ -24,7 +25,6 @@ use crate::{
     config::{
         ConversationConfig, InboxConfig, MessageConfig, PresenceConfig, PushConfig, StoreConfig,
     },
-    domain::receipt::Standing,
     store::{StoreError, cursors::Moved, sessions},
     telemetry::metrics::BridgeMetrics,
 };
@@ -56,6 +56,7 @@ pub struct Tasks {
     writers: Vec<Writer>,
     relay: Relay,
     patches: Patches,
+    telling: Telling,
     receipts: Arc<Receipts>,
     presence: Arc<Presence>,
     queues: Writers,
@@ -88,6 +89,7 @@ impl Bridge {
             node,
         } = parts;
         let commits = Arc::new(Commits::new(metrics.inbox_patches_dropped.clone()));
+        let marks = Arc::new(Marks::new(metrics.clone()));
         let mut queues = Vec::new();
         let mut writers = Vec::new();
         for _ in 0..store.writers.get() {
@@ -97,8 +99,13 @@ impl Bridge {
             writers.push(Writer {
                 database: Database::new(options.clone(), &store, metrics.clone()),
                 queue,
-                told: Told::new(commits.clone(), receipts_max, metrics.clone()),
                 typists: Typists::new(&presence, receipts_max),
+                told: Told::new(
+                    commits.clone(),
+                    receipts_max,
+                    marks.clone(),
+                    metrics.clone(),
+                ),
                 config: store.clone(),
                 participants_max: message.participants_max,
                 metrics: metrics.clone(),
@@ -121,12 +128,19 @@ impl Bridge {
             interval: inbox.patch_interval,
             metrics: metrics.clone(),
         };
+        let telling = Telling::new(
+            pool.clone(),
+            commits.clone(),
+            marks,
+            message.receipts_interval,
+        );
         let patience = store.acquire_timeout;
         let presence = Arc::new(Presence::new(&presence, metrics.clone()));
         let tasks = Tasks {
             writers,
             relay,
             patches,
+            telling,
             receipts: receipts.clone(),
             presence: presence.clone(),
             queues: queues.clone(),
@@ -172,6 +186,7 @@ impl Tasks {
         spawn("presence", Box::pin(presence));
         let commits = self.patches.commits.clone();
         spawn("inbox patches", Box::pin(self.patches.run(stop.clone())));
+        spawn("counts", Box::pin(self.telling.run(stop.clone())));
         let (receipts, pool, interval) = (self.receipts, self.pool, self.store.flush_interval);
         spawn(
             "expired sessions",
@@ -189,12 +204,7 @@ impl Tasks {
         spawn(
             "receipts",
             Box::pin(async move {
-                let told = |moved: Vec<Moved>| {
-                    for moved in &moved {
-                        commits.inbox_changed(moved.user, moved.conversation);
-                    }
-                    announce(queues.clone(), moved)
-                };
+                let told = |moved| announce(queues.clone(), commits.clone(), moved);
                 receipts.run(pool, interval, stop, told).await;
             }),
         );
@@ -202,31 +212,22 @@ impl Tasks {
 }
 
 /// Receipts leave through the writer of their conversation, which knows the participants.
-async fn announce(queues: Writers, mut moved: Vec<Moved>) {
+async fn announce(queues: Writers, commits: Arc<Commits>, mut moved: Vec<Moved>) {
+    let read = moved.iter().filter(|moved| moved.has_read);
+    let rows = read.map(|moved| (moved.user, moved.conversation));
+    for (user, conversation) in rows {
+        commits.inbox_changed(user, conversation);
+    }
     moved.sort_unstable_by_key(|moved| moved.conversation);
     for moved in moved.chunk_by(|one, other| one.conversation == other.conversation) {
         let conversation = moved[0].conversation;
-        let standings = moved
-            .iter()
-            .map(
-                |Moved {
-                     name,
-                     delivered,
-                     read,
-                     ..
-                 }| Standing {
-                    user: name.clone(),
-                    delivered: *delivered,
-                    read: *read,
-                },
-            )
-            .collect();
+        let moved = moved.to_vec();
         queues
             .send(
                 conversation,
                 Work::Receipts {
                     conversation,
-                    standings,
+                    moved,
                 },
             )
             .await;

@@ -24,6 +24,7 @@ pub mod presence;
 pub mod push;
 pub mod roster;
 pub mod sessions;
+pub mod status;
 pub mod thread;
 pub mod users;
 pub mod view;

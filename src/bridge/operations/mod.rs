@@ -20,6 +20,7 @@ mod presence;
 mod receipts;
 mod reconcile;
 mod schemas;
+mod settings;
 mod thread;
 
 use futures_util::future::BoxFuture;
@@ -59,6 +60,7 @@ const TABLES: &[&[Operation]] = &[
     notifications::OPERATIONS,
     devices::OPERATIONS,
     presence::OPERATIONS,
+    settings::OPERATIONS,
 ];
 
 /// How an operation is asked for over REST.
