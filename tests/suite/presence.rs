@@ -354,3 +354,26 @@ async fn presence_writes_no_row(pool: PgPool) {
     assert!(is_as_before, "{written:?}");
     broker.stop().await;
 }
+
+/// Goal: who becomes invisible is gone for those who watch, at once and until it ends.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn becoming_invisible_is_told_as_being_offline(pool: PgPool) {
+    let broker = TestBroker::start_with(&pool, &AT_ONCE).await;
+    broker.conversation(&["alice", "bob"]).await;
+    let mut alice = hearer(&broker, "alice", "phone").await;
+    let mut bob = broker.device("bob", "phone").await;
+    watch(&mut alice, &["bob"]).await;
+    let set = async |is_invisible: bool| {
+        let body = Some(json!({"invisible": is_invisible}));
+        let path = "/v1/me/settings";
+        let (status, body) = broker.request(Method::PATCH, "bob", path, body).await;
+        assert_eq!(status, 200, "{body}");
+    };
+    set(true).await;
+    assert_told(&mut alice, "bob", "offline").await;
+    says(&mut bob, "active").await;
+    alice.assert_quiet().await;
+    set(false).await;
+    assert_told(&mut alice, "bob", "active").await;
+    broker.stop().await;
+}
