@@ -4,6 +4,7 @@
 //! between them. Nothing else in the program reads the environment.
 
 mod conversation;
+mod presence;
 mod push;
 
 use std::{
@@ -19,6 +20,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use conversation::{ConversationConfig, HistoryDepth};
+pub use presence::PresenceConfig;
 pub use push::{
     ApnsApp, Environment as ApnsEnvironment, FcmApp, PushConfig, Template, TemplateClass, WebApp,
 };
@@ -37,6 +39,7 @@ pub struct Config {
     pub http: HttpConfig,
     pub auth: AuthConfig,
     pub message: MessageConfig,
+    pub presence: PresenceConfig,
     pub conversation: ConversationConfig,
     pub inbox: InboxConfig,
     pub store: StoreConfig,
@@ -254,6 +257,7 @@ impl Config {
         {
             return Err("mqtt.keep_alive_max must lie between 1s and 65535s".to_owned());
         }
+        self.presence.check()?;
         self.push.check()
     }
 }
@@ -327,6 +331,12 @@ mod tests {
             ("HOMING__TLS__LISTEN", "127.0.0.1:0", "tls.certificate"),
             ("HOMING__STORE__RETRY_MIN", "1h", "retry_max"),
             ("HOMING__MQTT__KEEP_ALIVE_MAX", "0s", "keep_alive_max"),
+            (
+                "HOMING__PRESENCE__TYPING_TTL",
+                "2s",
+                "presence.typing_interval",
+            ),
+            ("HOMING__PRESENCE__WATCH_TTL", "999ms", "at least 1s"),
         ] {
             let error = load(&[(key, value)]).unwrap_err().to_string();
             assert!(error.contains(says), "{key}: {error}");

@@ -160,6 +160,7 @@ async fn build(
         options,
         store: store.clone(),
         message: config.message.clone(),
+        presence: config.presence.clone(),
         conversation: config.conversation,
         inbox: config.inbox.clone(),
         push: config.push.clone(),

@@ -24,6 +24,7 @@ use super::{
     batch::{Batch, Incoming},
     changes::ChangeRequest,
     told::Told,
+    typing::{TypingRequest, Typists},
 };
 use crate::{
     config::StoreConfig,
@@ -40,6 +41,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) enum Work {
     Append(Incoming),
+    /// Tell the participants who types.
+    Typing(TypingRequest),
     Change(Box<ChangeRequest>),
     /// Tell the participants where some of them stand.
     Receipts {
@@ -59,6 +62,7 @@ pub(super) struct Writer {
     pub(super) database: Database,
     pub(super) queue: mpsc::Receiver<Work>,
     pub(super) told: Told,
+    pub(super) typists: Typists,
     pub(super) config: StoreConfig,
     pub(super) participants_max: usize,
     pub(super) metrics: BridgeMetrics,
@@ -102,6 +106,11 @@ impl Database {
             self.conn = Some(messages::connect_writer(&self.options).await?);
         }
         Ok(self.conn.as_mut().expect("it was opened above"))
+    }
+
+    /// After a failure that nobody waits for: begins with a new connection the next time.
+    pub(super) fn gave_up(&mut self) {
+        self.conn = None;
     }
 
     pub(super) fn worked(&mut self) {
@@ -158,6 +167,8 @@ impl Writer {
         for work in gathered {
             match work {
                 Work::Append(message) => incoming.push(message),
+                // At once: it neither waits for a commit nor cuts a batch in two.
+                Work::Typing(request) => self.typing(request).await,
                 other => {
                     self.append(std::mem::take(&mut incoming)).await;
                     self.perform_other(other).await;
@@ -169,7 +180,7 @@ impl Writer {
 
     async fn perform_other(&mut self, work: Work) {
         match work {
-            Work::Append(_) => {}
+            Work::Append(_) | Work::Typing(_) => {}
             Work::Change(request) => self.change(*request).await,
             Work::Receipts {
                 conversation,

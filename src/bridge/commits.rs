@@ -15,7 +15,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use super::{
     inbox::patches::Dirty,
-    mailbox::{Mailbox, Notice, ReceiptNotice},
+    mailbox::{Mailbox, Notice, ReceiptNotice, TypingNotice},
 };
 use crate::domain::ids::{ConversationId, UserId};
 
@@ -119,6 +119,26 @@ impl Commits {
         let mut dropped = 0;
         for mailbox in self.shard(user).get(&user).into_iter().flatten() {
             dropped += u64::from(!mailbox.receipt(receipt));
+        }
+        dropped
+    }
+
+    /// Tells the participants that are there now, but not who types, on none of their
+    /// devices; says how many devices had no room.
+    pub(super) fn publish_typing(
+        &self,
+        typing: &Arc<TypingNotice>,
+        members: &[Member],
+        who: UserId,
+    ) -> u64 {
+        let mut dropped = 0;
+        let others = members
+            .iter()
+            .filter(|member| member.left.is_none() && member.user != who);
+        for Member { user, .. } in others {
+            for mailbox in self.shard(*user).get(user).into_iter().flatten() {
+                dropped += u64::from(!mailbox.typing(typing));
+            }
         }
         dropped
     }

@@ -37,6 +37,13 @@ pub struct ReceiptNotice {
     pub payload: Bytes,
 }
 
+/// Who types, or does not any more, as JSON; shared by all receivers.
+#[derive(Debug)]
+pub struct TypingNotice {
+    pub conversation: ConversationId,
+    pub payload: Bytes,
+}
+
 /// A message that was not accepted, named so that its sender knows which.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedMessage {
@@ -59,6 +66,12 @@ pub enum Event {
         conversation: ConversationId,
         result: Result<(), Refusal>,
     },
+    /// What became of a word on `c/{cid}/typing`: whether the user may say so.
+    Typed {
+        ticket: u64,
+        conversation: ConversationId,
+        result: Result<(), Refusal>,
+    },
     /// Of a commit, the part that this user may see.
     Commit {
         notice: Arc<Notice>,
@@ -74,6 +87,7 @@ pub enum Event {
         to: i64,
     },
     Receipt(Arc<ReceiptNotice>),
+    Typing(Arc<TypingNotice>),
     /// Something for this user alone, on a topic that begins with `me/`.
     Mine {
         topic: &'static str,
@@ -136,24 +150,29 @@ impl Mailbox {
 
     /// Leaves a receipt; false if there is no room, and a later one must say it.
     pub(super) fn receipt(&self, receipt: &Arc<ReceiptNotice>) -> bool {
-        self.change(|state| {
-            let has_room = state.unasked < UNASKED_MAX;
-            if has_room {
-                state.unasked += 1;
-                state.events.push(Event::Receipt(receipt.clone()));
-            }
-            has_room
-        })
+        self.push_if_room(|| Event::Receipt(receipt.clone()))
+    }
+
+    /// Leaves word of who types; false if there is no room, and it is lost.
+    pub(super) fn typing(&self, typing: &Arc<TypingNotice>) -> bool {
+        self.push_if_room(|| Event::Typing(typing.clone()))
     }
 
     /// Leaves something for the user alone; false if there is no room, and it is lost.
     pub(super) fn mine(&self, topic: &'static str, payload: &Bytes) -> bool {
+        self.push_if_room(|| {
+            let payload = payload.clone();
+            Event::Mine { topic, payload }
+        })
+    }
+
+    /// Leaves an event that is sent at most once.
+    fn push_if_room(&self, event: impl FnOnce() -> Event) -> bool {
         self.change(|state| {
             let has_room = state.unasked < UNASKED_MAX;
             if has_room {
                 state.unasked += 1;
-                let payload = payload.clone();
-                state.events.push(Event::Mine { topic, payload });
+                state.events.push(event());
             }
             has_room
         })

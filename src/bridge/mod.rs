@@ -15,6 +15,7 @@ pub mod identity;
 pub mod inbox;
 pub mod mailbox;
 pub mod operations;
+pub mod presence;
 pub mod push_settings;
 pub mod receipts;
 mod relay;
@@ -22,6 +23,7 @@ pub mod sessions;
 mod settings;
 mod start;
 mod told;
+pub mod typing;
 mod upkeep;
 mod users;
 
@@ -44,11 +46,13 @@ use crate::{
         receipt::Report,
     },
     store::StoreError,
+    telemetry::metrics::BridgeMetrics,
 };
 use accept::Work;
 use batch::Incoming;
 use commits::Commits;
 use mailbox::Reply;
+use presence::Presence;
 use push_settings::Apps;
 use receipts::{Receipts, ReportReply};
 use users::Users;
@@ -67,6 +71,8 @@ struct Inner {
     receipts: Arc<Receipts>,
     users: Users,
     apps: Apps,
+    presence: Arc<Presence>,
+    metrics: BridgeMetrics,
     participants_max: usize,
     /// How many earlier entries newcomers of a new group may see; none is all of them.
     history_depth: Option<i64>,
@@ -229,6 +235,12 @@ impl Bridge {
     #[must_use]
     pub fn receipts(&self) -> &Receipts {
         &self.0.receipts
+    }
+
+    /// Who is there.
+    #[must_use]
+    pub fn presence(&self) -> &Presence {
+        &self.0.presence
     }
 
     pub(crate) fn pool(&self) -> &PgPool {

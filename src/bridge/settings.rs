@@ -1,7 +1,7 @@
 //! What users decide about themselves, wherever they take part.
 //!
 //! Nothing of it is kept here: who tells others of a user reads it then, so that a change takes
-//! effect with the next thing told.
+//! effect with the next thing told. Those who watch the user's presence are told at once.
 
 use super::{
     Bridge,
@@ -26,6 +26,8 @@ impl Bridge {
         change: UserSettingsChange,
     ) -> Result<UserSettings, ConversationError> {
         let mut conn = self.pool().acquire().await?;
-        Ok(users::change_settings(&mut conn, caller.user, change).await?)
+        let changed = users::change_settings(&mut conn, caller.user, change).await?;
+        self.presence().settings_changed(caller.user);
+        Ok(changed)
     }
 }

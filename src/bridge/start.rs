@@ -12,15 +12,19 @@ use super::{
     commits::Commits,
     counts::{Marks, Telling},
     inbox::patches::Patches,
+    presence::Presence,
     push_settings::Apps,
     receipts::Receipts,
     relay::Relay,
     told::Told,
+    typing::Typists,
     upkeep,
     users::Users,
 };
 use crate::{
-    config::{ConversationConfig, InboxConfig, MessageConfig, PushConfig, StoreConfig},
+    config::{
+        ConversationConfig, InboxConfig, MessageConfig, PresenceConfig, PushConfig, StoreConfig,
+    },
     store::{StoreError, cursors::Moved, sessions},
     telemetry::metrics::BridgeMetrics,
 };
@@ -38,6 +42,7 @@ pub struct Parts {
     pub options: PgConnectOptions,
     pub store: StoreConfig,
     pub message: MessageConfig,
+    pub presence: PresenceConfig,
     pub conversation: ConversationConfig,
     pub inbox: InboxConfig,
     pub push: PushConfig,
@@ -53,6 +58,7 @@ pub struct Tasks {
     patches: Patches,
     telling: Telling,
     receipts: Arc<Receipts>,
+    presence: Arc<Presence>,
     queues: Writers,
     pool: PgPool,
     store: StoreConfig,
@@ -75,6 +81,7 @@ impl Bridge {
             options,
             store,
             message,
+            presence,
             conversation,
             inbox,
             push,
@@ -92,6 +99,7 @@ impl Bridge {
             writers.push(Writer {
                 database: Database::new(options.clone(), &store, metrics.clone()),
                 queue,
+                typists: Typists::new(&presence, receipts_max),
                 told: Told::new(
                     commits.clone(),
                     receipts_max,
@@ -127,12 +135,14 @@ impl Bridge {
             message.receipts_interval,
         );
         let patience = store.acquire_timeout;
+        let presence = Arc::new(Presence::new(&presence, metrics.clone()));
         let tasks = Tasks {
             writers,
             relay,
             patches,
             telling,
             receipts: receipts.clone(),
+            presence: presence.clone(),
             queues: queues.clone(),
             pool: pool.clone(),
             store,
@@ -145,6 +155,8 @@ impl Bridge {
             receipts,
             users: Users::default(),
             apps: Apps::new(&push),
+            presence,
+            metrics,
             participants_max: message.participants_max,
             history_depth: conversation.history_depth.entries(),
             patience,
@@ -170,6 +182,8 @@ impl Tasks {
             spawn("writer", Box::pin(writer.run(hard.clone())));
         }
         spawn("relay", Box::pin(self.relay.run(stop.clone())));
+        let presence = self.presence.run(self.pool.clone(), stop.clone());
+        spawn("presence", Box::pin(presence));
         let commits = self.patches.commits.clone();
         spawn("inbox patches", Box::pin(self.patches.run(stop.clone())));
         spawn("counts", Box::pin(self.telling.run(stop.clone())));

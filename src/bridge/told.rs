@@ -9,10 +9,13 @@ use super::{
     batch::Commit,
     commits::{Commits, Member},
     counts::Marks,
-    mailbox::{Notice, ReceiptNotice},
+    mailbox::{Notice, ReceiptNotice, TypingNotice},
 };
 use crate::{
-    domain::{ids::ConversationId, receipt::Standing},
+    domain::{
+        ids::{ConversationId, UserId},
+        receipt::Standing,
+    },
     store::{StoreError, conversations, cursors::Moved},
     telemetry::metrics::BridgeMetrics,
 };
@@ -138,6 +141,29 @@ impl Told {
         }
     }
 
+    /// Who takes part or took part, and the version of that list; read, once, if it is not
+    /// known. Nothing: there is no such conversation.
+    pub(super) async fn members(
+        &mut self,
+        database: &mut Database,
+        conversation: ConversationId,
+    ) -> Result<Option<(i32, &[Member])>, StoreError> {
+        if !self.conversations.contains_key(&conversation) {
+            let lists = read(database, &[conversation]).await?;
+            self.remember(lists);
+        }
+        let known = self.conversations.get(&conversation);
+        Ok(known.map(|known| (known.version, &known.members[..])))
+    }
+
+    /// Tells the participants, but not the one it is about; how many devices had no room.
+    pub(super) fn publish_typing(&self, typing: &Arc<TypingNotice>, who: UserId) -> u64 {
+        let known = self.conversations.get(&typing.conversation);
+        known.map_or(0, |known| {
+            self.commits.publish_typing(typing, &known.members, who)
+        })
+    }
+
     fn tell(&mut self, commit: Commit) {
         let Some(known) = self.conversations.get_mut(&commit.conversation) else {
             return;
@@ -177,9 +203,6 @@ impl Told {
         if stale.is_empty() {
             return;
         }
-        if self.conversations.len() > CONVERSATIONS_MAX {
-            self.conversations.clear();
-        }
         let lists = loop {
             match read(database, &stale).await {
                 Ok(lists) => break lists,
@@ -194,6 +217,13 @@ impl Told {
                 }
             }
         };
+        self.remember(lists);
+    }
+
+    fn remember(&mut self, lists: Lists) {
+        if self.conversations.len() > CONVERSATIONS_MAX {
+            self.conversations.clear();
+        }
         for (conversation, version, participants) in lists {
             let members = participants
                 .into_iter()

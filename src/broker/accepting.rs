@@ -10,13 +10,15 @@ use crate::{
         QueueFull, Refusal,
         mailbox::{Event, RefusedMessage, Reply},
         receipts::ReportReply,
+        typing::{TypingReply, TypingRequest},
     },
     domain::{
         ids::ConversationId,
         message::{Content, NewMessage},
-        push::Activity,
+        presence::StateReport,
         receipt::Report,
         topic::{ME_STATE, PublishTopic},
+        typing::TypingReport,
     },
     mqtt::{
         publishes::{Ticket, Verdict},
@@ -42,6 +44,9 @@ impl<S> Connection<S> {
             }
             PublishTopic::Receipts(conversation) => {
                 self.accept_report(ticket, *conversation, payload);
+            }
+            PublishTopic::Typing(conversation) => {
+                self.accept_typing(ticket, *conversation, payload);
             }
             PublishTopic::State => self.accept_state(ticket, payload),
             PublishTopic::Request(_) => unreachable!("a request is an action of its own"),
@@ -112,12 +117,35 @@ impl<S> Connection<S> {
         receipts.report(user, device, conversation, report, reply);
     }
 
+    fn accept_typing(&mut self, ticket: Ticket, conversation: ConversationId, payload: &Bytes) {
+        let TypingReport { is_typing } = match TypingReport::from_json(payload) {
+            Ok(report) => report,
+            Err(error) => {
+                let why = format!("not about typing: {error}; send {{}} or {{\"typing\": false}}");
+                let topic = format!("c/{conversation}/typing");
+                let code = ReasonCode::PAYLOAD_FORMAT_INVALID;
+                return self.refuse(ticket, code, &why, topic, None);
+            }
+        };
+        self.shared.bridge.typing(TypingRequest {
+            conversation,
+            user: self.held.user,
+            name: self.subject.clone(),
+            is_typing,
+            reply: TypingReply::Session {
+                mailbox: self.mailbox.clone(),
+                ticket: ticket.0,
+            },
+        });
+    }
+
     /// Acknowledged at once: what a device says of itself ends with its connection.
     fn accept_state(&mut self, ticket: Ticket, payload: &Bytes) {
-        match Activity::from_payload(payload) {
-            Ok(activity) => {
-                let receipts = self.shared.bridge.receipts();
-                receipts.state(self.held, activity);
+        match StateReport::from_payload(payload) {
+            Ok(report) => {
+                let bridge = &self.shared.bridge;
+                bridge.receipts().state(self.held, report.activity);
+                bridge.presence().state(self.held, report);
                 self.session.handle_verdict(ticket, Verdict::Done);
             }
             Err(error) => {
@@ -156,6 +184,19 @@ impl<S> Connection<S> {
                 let topic = format!("c/{conversation}/receipts");
                 self.refuse_for(Ticket(ticket), refusal, topic, None);
             }
+            Event::Typed {
+                ticket,
+                result: Ok(()),
+                ..
+            } => self.session.handle_verdict(Ticket(ticket), Verdict::Done),
+            Event::Typed {
+                ticket,
+                conversation,
+                result: Err(refusal),
+            } => {
+                let topic = format!("c/{conversation}/typing");
+                self.refuse_for(Ticket(ticket), refusal, topic, None);
+            }
             Event::Commit {
                 notice,
                 from,
@@ -178,6 +219,10 @@ impl<S> Connection<S> {
             Event::Receipt(receipt) => {
                 self.session
                     .handle_receipt(receipt.conversation, &receipt.payload);
+            }
+            Event::Typing(typing) => {
+                self.session
+                    .handle_typing(typing.conversation, &typing.payload);
             }
             Event::Mine { topic, payload } => self.session.handle_mine(topic, &payload),
             Event::TakenOver => {

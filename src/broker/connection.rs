@@ -118,6 +118,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             subject, is_admin, ..
         } = caller;
         tracing::debug!(user = %subject, device = held.device.0, "connected");
+        shared.bridge.presence().connected(held, mailbox.clone());
         // Boxed: it is moved once, and the task around it stays small.
         let connection = Box::new(Self {
             shared: shared.clone(),
@@ -158,6 +159,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn close(mut self: Box<Self>) {
         let bridge = &self.shared.bridge;
         bridge.commits().unsubscribe(self.held.user, &self.mailbox);
+        let at_millis = handshake::now().unix_millis;
+        bridge.presence().disconnected(self.held, at_millis);
         self.settle();
         let expiry_seconds = self.session.session_expiry_seconds();
         let inflight = inflight(self.session.unsettled());

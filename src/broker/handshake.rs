@@ -402,6 +402,7 @@ fn restore_inflight((packet_id, position): (u16, Position)) -> (Position, Option
 pub(super) struct Now {
     pub instant: Instant,
     pub unix: u64,
+    pub unix_millis: i64,
 }
 
 /// The driver of the protocol core is where the clock is read.
@@ -409,9 +410,10 @@ pub(super) struct Now {
 pub(super) fn now() -> Now {
     let unix = SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
+        .unwrap_or_default();
     Now {
         instant: Instant::now(),
-        unix,
+        unix: unix.as_secs(),
+        unix_millis: i64::try_from(unix.as_millis()).unwrap_or(i64::MAX),
     }
 }

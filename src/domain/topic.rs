@@ -35,6 +35,8 @@ pub enum PublishTopic {
     Send(ConversationId),
     /// `c/{cid}/receipts`
     Receipts(ConversationId),
+    /// `c/{cid}/typing`
+    Typing(ConversationId),
     /// [`ME_STATE`]
     State,
     /// `q/{operation}`, of which the name alone is known to be well-formed.
@@ -52,7 +54,7 @@ pub enum TopicError {
     InvalidFilter,
     /// A well-formed topic that no device may use.
     #[error(
-        "this topic is not granted to devices; use c/{{conversation}}/send or /receipts, me/state, or q/{{operation}}"
+        "this topic is not granted to devices; use c/{{conversation}}/send, /receipts or /typing, me/state, or q/{{operation}}"
     )]
     NotGranted,
 }
@@ -85,6 +87,7 @@ impl PublishTopic {
         match leaf {
             "send" => Ok(Self::Send(conversation)),
             "receipts" => Ok(Self::Receipts(conversation)),
+            "typing" => Ok(Self::Typing(conversation)),
             _ => Err(TopicError::NotGranted),
         }
     }
@@ -265,6 +268,8 @@ mod tests {
         assert_eq!(PublishTopic::parse(&send), Ok(PublishTopic::Send(id())));
         let long = format!("c/{}/receipts", id().0);
         assert_eq!(PublishTopic::parse(&long), Ok(PublishTopic::Receipts(id())));
+        let typing = format!("c/{}/typing", id());
+        assert_eq!(PublishTopic::parse(&typing), Ok(PublishTopic::Typing(id())));
         assert_eq!(PublishTopic::parse("me/state"), Ok(PublishTopic::State));
         for operation in ["ping", "push/token/set", "quiet-hours/get", "a_1"] {
             let topic = PublishTopic::parse(&format!("q/{operation}"));

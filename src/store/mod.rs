@@ -20,6 +20,7 @@ pub mod inbox_settings;
 pub mod members;
 pub mod messages;
 pub mod outbox;
+pub mod presence;
 pub mod push;
 pub mod roster;
 pub mod sessions;

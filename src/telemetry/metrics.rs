@@ -53,6 +53,9 @@ pub struct BridgeMetrics {
     pub relayed: Counter,
     pub receipts_dropped: Counter,
     pub events_dropped: Counter,
+    pub presence_told: Counter,
+    pub watches: Gauge,
+    pub watches_refused: Counter,
     pub positions_dropped: Counter,
     pub inbox_patches_dropped: Counter,
 }
@@ -79,6 +82,9 @@ impl BridgeMetrics {
             relayed: Counter::default(),
             receipts_dropped: Counter::default(),
             events_dropped: Counter::default(),
+            presence_told: Counter::default(),
+            watches: Gauge::default(),
+            watches_refused: Counter::default(),
             positions_dropped: Counter::default(),
             inbox_patches_dropped: Counter::default(),
         };
@@ -117,6 +123,21 @@ impl BridgeMetrics {
             "events_dropped",
             "Typing, presence and inbox changes not sent because a queue was full",
             metrics.events_dropped.clone(),
+        );
+        registry.register(
+            "presence_told",
+            "Changes of presence that devices were told of",
+            metrics.presence_told.clone(),
+        );
+        registry.register(
+            "watches",
+            "Pairs of a device and a user whose presence it watches",
+            metrics.watches.clone(),
+        );
+        registry.register(
+            "watches_refused",
+            "Watches that were answered and not begun because there were too many",
+            metrics.watches_refused.clone(),
         );
         registry.register(
             "positions_dropped",

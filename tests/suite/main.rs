@@ -17,6 +17,7 @@ mod kinds;
 mod limits;
 mod membership;
 mod outage;
+mod presence;
 #[path = "../providers/mod.rs"]
 mod providers;
 mod publish;
@@ -35,4 +36,6 @@ mod state;
 mod store;
 mod thread;
 mod tls;
+mod typing;
 mod websocket;
+mod writes;

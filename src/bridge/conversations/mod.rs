@@ -164,7 +164,7 @@ impl Bridge {
     }
 
     /// For everyone who takes part or has taken part.
-    async fn visible(
+    pub(super) async fn visible(
         &self,
         caller: &Caller,
         conversation: ConversationId,

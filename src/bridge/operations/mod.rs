@@ -16,6 +16,7 @@ mod devices;
 mod groups;
 mod inbox;
 mod notifications;
+mod presence;
 mod receipts;
 mod reconcile;
 mod schemas;
@@ -58,6 +59,7 @@ const TABLES: &[&[Operation]] = &[
     receipts::OPERATIONS,
     notifications::OPERATIONS,
     devices::OPERATIONS,
+    presence::OPERATIONS,
     settings::OPERATIONS,
 ];
 

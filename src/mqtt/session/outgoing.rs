@@ -114,16 +114,20 @@ impl Session {
 
     /// A participant's new position. A slow reader gets a later one.
     pub fn handle_receipt(&mut self, conversation: ConversationId, payload: &[u8]) {
-        if self
-            .subscriptions
-            .route(&conversation, Leaf::Receipts)
-            .is_none()
-        {
-            return;
+        self.send_of(conversation, Leaf::Receipts, "receipts", payload);
+    }
+
+    /// A participant types, or does not any more. A slow reader is not told.
+    pub fn handle_typing(&mut self, conversation: ConversationId, payload: &[u8]) {
+        self.send_of(conversation, Leaf::Typing, "typing", payload);
+    }
+
+    fn send_of(&mut self, conversation: ConversationId, leaf: Leaf, name: &str, payload: &[u8]) {
+        if self.subscriptions.route(&conversation, leaf).is_some() {
+            let identifiers = self.identifiers(conversation, leaf);
+            let topic = format!("c/{conversation}/{name}");
+            self.write_at_most_once(&at_most_once(&topic, &identifiers, payload));
         }
-        let identifiers = self.identifiers(conversation, Leaf::Receipts);
-        let topic = format!("c/{conversation}/receipts");
-        self.write_at_most_once(&at_most_once(&topic, &identifiers, payload));
     }
 
     /// Something that concerns this device alone.
