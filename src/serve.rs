@@ -161,6 +161,7 @@ async fn build(
         store: store.clone(),
         message: config.message.clone(),
         push: config.push.clone(),
+        limits: config.limits.clone(),
         metrics: metrics.bridge,
         node: node(&config.data_dir)?,
     };
@@ -193,14 +194,8 @@ async fn build(
         connections.clone(),
     );
     let readiness = Readiness::default();
-    let state = ApiState {
-        bridge,
-        keys,
-        registry: Arc::new(registry),
-        readiness: readiness.clone(),
-        http: config.http.clone(),
-        message_bytes_max: config.message.bytes_max,
-    };
+    let (stop, ready) = (lifecycle.soft().clone(), readiness.clone());
+    let state = ApiState::new(bridge, keys, registry, ready, &config, stop);
     let addresses = listen(&config, lifecycle, &broker, state)?;
     readiness.begin();
     let record = Record::write(&config.data_dir, &addresses)?;

@@ -8,11 +8,13 @@ mod batch;
 pub mod commits;
 pub mod conversations;
 mod health;
+mod idempotency;
 pub mod identity;
 pub mod mailbox;
 mod membership;
 pub mod operations;
 pub mod push_settings;
+pub mod rates;
 pub mod receipts;
 mod relay;
 pub mod sessions;
@@ -46,6 +48,7 @@ use commits::Commits;
 use mailbox::Reply;
 use membership::MembershipRequest;
 use push_settings::Apps;
+use rates::Rates;
 use receipts::{Receipts, ReportReply};
 use users::Users;
 
@@ -63,6 +66,7 @@ struct Inner {
     receipts: Arc<Receipts>,
     users: Users,
     apps: Apps,
+    rates: Rates,
     participants_max: usize,
     /// How long a connection waits for the store at its begin and its end.
     patience: Duration,
@@ -238,6 +242,12 @@ impl Bridge {
     #[must_use]
     pub fn receipts(&self) -> &Receipts {
         &self.0.receipts
+    }
+
+    /// How fast users may be.
+    #[must_use]
+    pub fn rates(&self) -> &Rates {
+        &self.0.rates
     }
 
     pub(crate) fn pool(&self) -> &PgPool {

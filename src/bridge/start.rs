@@ -11,21 +11,22 @@ use super::{
     accept::{Database, Work, Writer},
     commits::Commits,
     push_settings::Apps,
+    rates::Rates,
     receipts::Receipts,
     relay::Relay,
     told::Told,
     users::Users,
 };
 use crate::{
-    config::{MessageConfig, PushConfig, StoreConfig},
+    config::{LimitsConfig, MessageConfig, PushConfig, StoreConfig},
     domain::receipt::Standing,
-    store::{StoreError, cursors::Moved, sessions},
+    store::{StoreError, cursors::Moved, idempotency, sessions},
     telemetry::metrics::BridgeMetrics,
 };
 
-/// Expired sessions removed at once.
+/// Expired sessions, and old idempotency keys, removed at once.
 const EXPIRED_MAX: i64 = 1_000;
-/// How many flush intervals lie between two looks for expired sessions.
+/// How many flush intervals lie between two looks for what has expired.
 const EXPIRED_EVERY: u32 = 60;
 
 /// What the bridge is made of.
@@ -37,6 +38,7 @@ pub struct Parts {
     pub store: StoreConfig,
     pub message: MessageConfig,
     pub push: PushConfig,
+    pub limits: LimitsConfig,
     pub metrics: BridgeMetrics,
     /// The name of this process among the nodes of a cluster.
     pub node: String,
@@ -69,6 +71,7 @@ impl Bridge {
             store,
             message,
             push,
+            limits,
             metrics,
             node,
         } = parts;
@@ -92,6 +95,7 @@ impl Bridge {
             queues: queues.into(),
             hasher: RandomState::new(),
         };
+        let rates = Rates::new(&limits, metrics.clone());
         let receipts = Arc::new(Receipts::new(store.flush_positions_max, metrics));
         let relay = Relay {
             pool: pool.clone(),
@@ -115,6 +119,7 @@ impl Bridge {
             receipts,
             users: Users::default(),
             apps: Apps::new(&push),
+            rates,
             participants_max: message.participants_max,
             patience,
             node,
@@ -199,6 +204,7 @@ async fn remove_expired(pool: PgPool, interval: std::time::Duration, stop: Cance
     {
         let removed = async {
             let mut conn = pool.acquire().await?;
+            idempotency::remove_old(&mut conn, EXPIRED_MAX).await?;
             sessions::remove_expired(&mut conn, EXPIRED_MAX).await
         };
         match removed.await {

@@ -9,6 +9,7 @@
 pub mod conversations;
 pub mod cursors;
 pub mod embedded;
+pub mod idempotency;
 pub mod messages;
 pub mod outbox;
 pub mod push;
@@ -59,7 +60,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    fn corrupt(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    pub(crate) fn corrupt(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Corrupt(source.into())
     }
 

@@ -54,6 +54,21 @@ pub struct BridgeMetrics {
     pub receipts_dropped: Counter,
     pub events_dropped: Counter,
     pub positions_dropped: Counter,
+    pub limited: Family<LimitedLabels, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LimitedLabels {
+    pub kind: LimitedKind,
+}
+
+/// What came faster than one user may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum LimitedKind {
+    /// Answered with 429.
+    Request,
+    /// Answered with 429, or its socket waited.
+    Message,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -79,6 +94,7 @@ impl BridgeMetrics {
             receipts_dropped: Counter::default(),
             events_dropped: Counter::default(),
             positions_dropped: Counter::default(),
+            limited: Family::default(),
         };
         registry.register(
             "publishes",
@@ -120,6 +136,11 @@ impl BridgeMetrics {
             "positions_dropped",
             "Cursor positions not kept because the store was away too long; those messages repeat",
             metrics.positions_dropped.clone(),
+        );
+        registry.register(
+            "limited",
+            "Requests and messages that came faster than one user may be, by kind",
+            metrics.limited.clone(),
         );
         metrics
     }
