@@ -117,6 +117,8 @@ pub enum BridgeError {
     Full { participants_max: usize },
     #[error("another connection has taken the session")]
     TakenOver,
+    #[error("this device was signed out; get a new token for it")]
+    SignedOut,
     #[error("only participants report how far they have got")]
     NotParticipant,
     #[error("the store is away")]

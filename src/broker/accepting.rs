@@ -16,7 +16,7 @@ use crate::{
         message::{Content, NewMessage},
         push::Activity,
         receipt::Report,
-        topic::{ME_STATE, PublishTopic},
+        topic::{ME_DEVICE, ME_STATE, PublishTopic},
     },
     mqtt::{
         publishes::{Ticket, Verdict},
@@ -79,6 +79,16 @@ impl<S> Connection<S> {
             mailbox: self.mailbox.clone(),
             ticket: ticket.0,
         };
+        let rates = self.shared.bridge.rates();
+        if rates.message(self.held.user, self.is_admin).is_err() {
+            // Not refused: its socket waits.
+            let (bridge, user) = (self.shared.bridge.clone(), self.held.user);
+            self.blocked = Some(Box::pin(async move {
+                bridge.rates().message_turn(user).await;
+                bridge.publish(message, reply).await;
+            }));
+            return;
+        }
         if let Err(full) = self.shared.bridge.try_publish(message, reply, now) {
             let QueueFull(message, reply) = *full;
             let bridge = self.shared.bridge.clone();
@@ -181,6 +191,13 @@ impl<S> Connection<S> {
                     .handle_receipt(receipt.conversation, &receipt.payload);
             }
             Event::Mine { topic, payload } => self.session.handle_mine(topic, &payload),
+            Event::SignedOut(device) if device == self.held.device => {
+                let event = br#"{"event":"signed_out"}"#;
+                self.session.handle_mine(ME_DEVICE, event);
+                let why = "this device was signed out; get a new token for it";
+                self.session.close(ReasonCode::ADMINISTRATIVE_ACTION, why);
+            }
+            Event::SignedOut(_) => {}
             Event::TakenOver => {
                 let why = "another connection uses this client id";
                 self.session.close(ReasonCode::SESSION_TAKEN_OVER, why);

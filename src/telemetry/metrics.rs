@@ -192,6 +192,7 @@ pub enum DisconnectCause {
     KeepAlive,
     TakenOver,
     TokenExpired,
+    SignedOut,
     Shutdown,
     /// The device took nothing for too long.
     SlowReader,

@@ -24,6 +24,8 @@ pub struct Creation {
     pub title: Option<String>,
     /// If it is not said: direct for two participants without a title, otherwise a group.
     pub kind: Option<Kind>,
+    /// Of a request that may come again: if there is such a conversation, it is the answer.
+    pub id: Option<ConversationId>,
 }
 
 impl Bridge {
@@ -47,10 +49,15 @@ impl Bridge {
         let kind = kind(creation.kind, names.len(), creation.title.is_some())?;
 
         let mut tx = self.pool().begin().await?;
+        if let Some(id) = creation.id
+            && conversations::exists(&mut tx, id).await?
+        {
+            return Ok(id);
+        }
         let users = users::ensure(&mut tx, &names).await?;
         let roles = std::iter::once(Role::Owner).chain(std::iter::repeat(Role::Member));
         let new = NewConversation {
-            id: ConversationId::random(),
+            id: creation.id.unwrap_or_else(ConversationId::random),
             kind,
             title: creation.title,
             participants: users.into_iter().zip(roles).collect(),

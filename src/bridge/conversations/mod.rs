@@ -88,7 +88,9 @@ impl From<BridgeError> for ConversationError {
         match error {
             BridgeError::NoConversation | BridgeError::NotParticipant => Self::NotFound,
             BridgeError::Full { .. } => Self::Conflict("the conversation is full"),
-            BridgeError::Unavailable | BridgeError::TakenOver => Self::Unavailable,
+            BridgeError::Unavailable | BridgeError::TakenOver | BridgeError::SignedOut => {
+                Self::Unavailable
+            }
             BridgeError::Store(error) => Self::Store(error),
         }
     }

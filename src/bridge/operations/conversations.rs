@@ -114,6 +114,7 @@ async fn create(ask: Ask<'_>, arguments: CreateArguments) -> Result<Answer, Oper
         participants,
         title,
         kind,
+        id: ask.seed.map(ConversationId),
     };
     let id = ask.bridge.create_conversation(ask.caller, creation).await?;
     created(&Created { id })
