@@ -11,8 +11,12 @@ use std::{
 
 use bytes::Bytes;
 use hashbrown::HashMap;
+use prometheus_client::metrics::counter::Counter;
 
-use super::mailbox::{Event, Mailbox, Notice, ReceiptNotice};
+use super::{
+    inbox::patches::Dirty,
+    mailbox::{Event, Mailbox, Notice, ReceiptNotice},
+};
 use crate::domain::ids::{ConversationId, DeviceId, UserId};
 
 /// Locks are short and shared by few tasks; a handful of shards keeps them apart.
@@ -25,6 +29,8 @@ pub struct Commits {
     hasher: RandomState,
     /// How far commits were told of, until the outbox has been read up to there.
     told: Mutex<HashMap<ConversationId, i64>>,
+    /// The inbox rows that changed, of users who want to know.
+    dirty: Dirty,
 }
 
 impl Default for Commits {
@@ -33,6 +39,7 @@ impl Default for Commits {
             users: std::array::from_fn(|_| Mutex::default()),
             hasher: RandomState::new(),
             told: Mutex::default(),
+            dirty: Dirty::default(),
         }
     }
 }
@@ -55,6 +62,14 @@ impl Member {
 }
 
 impl Commits {
+    /// Counts inbox rows that nobody is told of with `dropped`.
+    pub(super) fn new(dropped: Counter) -> Self {
+        Self {
+            dirty: Dirty::new(dropped),
+            ..Self::default()
+        }
+    }
+
     /// A device of `user` is connected: its mailbox hears of every commit from now on.
     pub fn subscribe(&self, user: UserId, mailbox: Arc<Mailbox>) {
         self.shard(user).entry(user).or_default().push(mailbox);
@@ -74,6 +89,7 @@ impl Commits {
     pub(super) fn publish(&self, notice: &Arc<Notice>, members: &[Member]) {
         for member in members {
             if let Some((from, to)) = member.visible(notice.from, notice.to) {
+                let mut wants_inbox = false;
                 for mailbox in self
                     .shard(member.user)
                     .get(&member.user)
@@ -81,6 +97,10 @@ impl Commits {
                     .flatten()
                 {
                     mailbox.notice(notice, from, to, member.joined >= notice.from);
+                    wants_inbox |= mailbox.wants_inbox();
+                }
+                if wants_inbox {
+                    self.dirty.mark(member.user, notice.conversation);
                 }
             }
         }
@@ -88,18 +108,24 @@ impl Commits {
 
     /// Tells the participants that are there now; says how many devices had no room.
     pub(super) fn publish_receipt(&self, receipt: &Arc<ReceiptNotice>, members: &[Member]) -> u64 {
+        let present = members.iter().filter(|member| member.left.is_none());
+        present
+            .map(|member| self.tell_receipt(member.user, receipt))
+            .sum()
+    }
+
+    /// Tells one user; says how many devices had no room.
+    pub(super) fn tell_receipt(&self, user: UserId, receipt: &Arc<ReceiptNotice>) -> u64 {
         let mut dropped = 0;
-        for member in members.iter().filter(|member| member.left.is_none()) {
-            for mailbox in self
-                .shard(member.user)
-                .get(&member.user)
-                .into_iter()
-                .flatten()
-            {
-                dropped += u64::from(!mailbox.receipt(receipt));
-            }
+        for mailbox in self.shard(user).get(&user).into_iter().flatten() {
+            dropped += u64::from(!mailbox.receipt(receipt));
         }
         dropped
+    }
+
+    /// Whether a device of the user is connected here.
+    pub(super) fn is_connected(&self, user: UserId) -> bool {
+        self.shard(user).contains_key(&user)
     }
 
     /// Leaves something on `topic`, which begins with `me/`, for every connected device of a
@@ -124,6 +150,17 @@ impl Commits {
         let shard = self.shard(user);
         let mailboxes = shard.get(&user).into_iter().flatten();
         mailboxes.into_iter().any(|mailbox| mailbox.wants_inbox())
+    }
+
+    /// A row of the user's inbox shows something else now: tells the devices that want to know.
+    pub(super) fn inbox_changed(&self, user: UserId, conversation: ConversationId) {
+        if self.wants_inbox(user) {
+            self.dirty.mark(user, conversation);
+        }
+    }
+
+    pub(super) fn dirty(&self) -> &Dirty {
+        &self.dirty
     }
 
     pub(super) fn remember_told(&self, conversation: ConversationId, to: i64) {

@@ -1,6 +1,6 @@
 //! Puts the bridge together: writers, the flush of positions, the outbox relay.
 
-use std::{hash::RandomState, sync::Arc};
+use std::{hash::RandomState, sync::Arc, time::Duration};
 
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio::sync::mpsc;
@@ -10,16 +10,20 @@ use super::{
     Bridge, Inner, Writers,
     accept::{Database, Work, Writer},
     commits::Commits,
+    counts::{Marks, Telling},
+    inbox::patches::Patches,
     push_settings::Apps,
     rates::Rates,
     receipts::Receipts,
     relay::Relay,
     told::Told,
+    upkeep,
     users::Users,
 };
 use crate::{
-    config::{LimitsConfig, MessageConfig, PushConfig, StoreConfig},
-    domain::receipt::Standing,
+    config::{
+        ConversationConfig, InboxConfig, LimitsConfig, MessageConfig, PushConfig, StoreConfig,
+    },
     store::{StoreError, cursors::Moved, idempotency, sessions},
     telemetry::metrics::BridgeMetrics,
 };
@@ -37,6 +41,8 @@ pub struct Parts {
     pub options: PgConnectOptions,
     pub store: StoreConfig,
     pub message: MessageConfig,
+    pub conversation: ConversationConfig,
+    pub inbox: InboxConfig,
     pub push: PushConfig,
     pub limits: LimitsConfig,
     pub metrics: BridgeMetrics,
@@ -48,10 +54,13 @@ pub struct Parts {
 pub struct Tasks {
     writers: Vec<Writer>,
     relay: Relay,
+    patches: Patches,
+    telling: Telling,
     receipts: Arc<Receipts>,
     queues: Writers,
     pool: PgPool,
     store: StoreConfig,
+    erase_interval: Duration,
 }
 
 impl Bridge {
@@ -70,12 +79,15 @@ impl Bridge {
             options,
             store,
             message,
+            conversation,
+            inbox,
             push,
             limits,
             metrics,
             node,
         } = parts;
-        let commits = Arc::new(Commits::default());
+        let commits = Arc::new(Commits::new(metrics.inbox_patches_dropped.clone()));
+        let marks = Arc::new(Marks::new(metrics.clone()));
         let mut queues = Vec::new();
         let mut writers = Vec::new();
         for _ in 0..store.writers.get() {
@@ -85,7 +97,12 @@ impl Bridge {
             writers.push(Writer {
                 database: Database::new(options.clone(), &store, metrics.clone()),
                 queue,
-                told: Told::new(commits.clone(), receipts_max, metrics.clone()),
+                told: Told::new(
+                    commits.clone(),
+                    receipts_max,
+                    marks.clone(),
+                    metrics.clone(),
+                ),
                 config: store.clone(),
                 participants_max: message.participants_max,
                 metrics: metrics.clone(),
@@ -96,21 +113,36 @@ impl Bridge {
             hasher: RandomState::new(),
         };
         let rates = Rates::new(&limits, metrics.clone());
-        let receipts = Arc::new(Receipts::new(store.flush_positions_max, metrics));
+        let receipts = Arc::new(Receipts::new(store.flush_positions_max, metrics.clone()));
         let relay = Relay {
             pool: pool.clone(),
             writers: queues.clone(),
             commits: commits.clone(),
             interval: store.relay_interval,
         };
+        let patches = Patches {
+            pool: pool.clone(),
+            commits: commits.clone(),
+            interval: inbox.patch_interval,
+            metrics: metrics.clone(),
+        };
+        let telling = Telling::new(
+            pool.clone(),
+            commits.clone(),
+            marks,
+            message.receipts_interval,
+        );
         let patience = store.acquire_timeout;
         let tasks = Tasks {
             writers,
             relay,
+            patches,
+            telling,
             receipts: receipts.clone(),
             queues: queues.clone(),
             pool: pool.clone(),
             store,
+            erase_interval: message.erase_interval,
         };
         let bridge = Self(Arc::new(Inner {
             pool,
@@ -121,6 +153,7 @@ impl Bridge {
             apps: Apps::new(&push),
             rates,
             participants_max: message.participants_max,
+            history_depth: conversation.history_depth.entries(),
             patience,
             node,
         }));
@@ -144,6 +177,9 @@ impl Tasks {
             spawn("writer", Box::pin(writer.run(hard.clone())));
         }
         spawn("relay", Box::pin(self.relay.run(stop.clone())));
+        let commits = self.patches.commits.clone();
+        spawn("inbox patches", Box::pin(self.patches.run(stop.clone())));
+        spawn("counts", Box::pin(self.telling.run(stop.clone())));
         let (receipts, pool, interval) = (self.receipts, self.pool, self.store.flush_interval);
         spawn(
             "expired sessions",
@@ -153,11 +189,15 @@ impl Tasks {
                 stop.clone(),
             )),
         );
+        spawn(
+            "expired contents",
+            Box::pin(upkeep::run(pool.clone(), self.erase_interval, stop.clone())),
+        );
         let (queues, stop) = (self.queues, stop.clone());
         spawn(
             "receipts",
             Box::pin(async move {
-                let told = |moved| announce(queues.clone(), moved);
+                let told = |moved| announce(queues.clone(), commits.clone(), moved);
                 receipts.run(pool, interval, stop, told).await;
             }),
         );
@@ -165,38 +205,29 @@ impl Tasks {
 }
 
 /// Receipts leave through the writer of their conversation, which knows the participants.
-async fn announce(queues: Writers, mut moved: Vec<Moved>) {
+async fn announce(queues: Writers, commits: Arc<Commits>, mut moved: Vec<Moved>) {
+    let read = moved.iter().filter(|moved| moved.has_read);
+    let rows = read.map(|moved| (moved.user, moved.conversation));
+    for (user, conversation) in rows {
+        commits.inbox_changed(user, conversation);
+    }
     moved.sort_unstable_by_key(|moved| moved.conversation);
     for moved in moved.chunk_by(|one, other| one.conversation == other.conversation) {
         let conversation = moved[0].conversation;
-        let standings = moved
-            .iter()
-            .map(
-                |Moved {
-                     name,
-                     delivered,
-                     read,
-                     ..
-                 }| Standing {
-                    user: name.clone(),
-                    delivered: *delivered,
-                    read: *read,
-                },
-            )
-            .collect();
+        let moved = moved.to_vec();
         queues
             .send(
                 conversation,
                 Work::Receipts {
                     conversation,
-                    standings,
+                    moved,
                 },
             )
             .await;
     }
 }
 
-async fn remove_expired(pool: PgPool, interval: std::time::Duration, stop: CancellationToken) {
+async fn remove_expired(pool: PgPool, interval: Duration, stop: CancellationToken) {
     while stop
         .run_until_cancelled(tokio::time::sleep(interval))
         .await

@@ -117,10 +117,9 @@ impl<S> Connection<S> {
             mailbox: self.mailbox.clone(),
             ticket: ticket.0,
         };
-        self.shared
-            .bridge
-            .receipts()
-            .report(self.held.user, conversation, report, reply);
+        let (user, device) = (self.held.user, Some(self.held.device));
+        let receipts = self.shared.bridge.receipts();
+        receipts.report(user, device, conversation, report, reply);
     }
 
     /// Acknowledged at once: what a device says of itself ends with its connection.
@@ -220,14 +219,19 @@ impl<S> Connection<S> {
             Refusal::NoConversation | Refusal::NotParticipant => {
                 self.refuse(ticket, ReasonCode::NOT_AUTHORIZED, NOT_YOURS, topic, id);
             }
-            Refusal::Unstorable => {
-                self.refuse(
-                    ticket,
-                    ReasonCode::IMPLEMENTATION_SPECIFIC,
-                    &refusal,
-                    topic,
-                    id,
-                );
+            Refusal::Archived | Refusal::Silenced | Refusal::Blocked | Refusal::NotAuthor => {
+                self.refuse(ticket, ReasonCode::NOT_AUTHORIZED, &refusal, topic, id);
+            }
+            Refusal::NoMessage => {
+                let code = ReasonCode::PAYLOAD_FORMAT_INVALID;
+                self.refuse(ticket, code, &refusal, topic, id);
+            }
+            Refusal::ReactionsFull => {
+                self.refuse(ticket, ReasonCode::QUOTA_EXCEEDED, &refusal, topic, id);
+            }
+            Refusal::Gone | Refusal::Unstorable => {
+                let code = ReasonCode::IMPLEMENTATION_SPECIFIC;
+                self.refuse(ticket, code, &refusal, topic, id);
             }
             // Not acknowledged: the process stops, and the device repeats it elsewhere.
             Refusal::Unavailable => {}

@@ -1,6 +1,7 @@
 //! The nouns every other module speaks in. No I/O, no clock, no async.
 
 pub mod address;
+pub mod change;
 pub mod envelope;
 pub mod ids;
 pub mod message;
@@ -8,4 +9,6 @@ pub mod problem;
 pub mod push;
 pub mod receipt;
 pub mod request;
+pub mod settings;
+pub mod thread;
 pub mod topic;

@@ -5,14 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{ConversationError, Page, Range};
 use crate::{
-    domain::{ids::ConversationId, message::SharedEntry},
+    domain::{change::Until, ids::ConversationId, message::SharedEntry},
     store::view::View,
 };
 
 /// Entries on a page whose size is not said.
 const PAGE_ENTRIES_DEFAULT: usize = 50;
 
-/// A conversation; without the last four if an administrator looks from outside.
+/// A conversation; without the last five if an administrator looks from outside.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Shown {
     id: ConversationId,
@@ -21,6 +21,14 @@ pub struct Shown {
     epoch: i32,
     last_seq: i64,
     created_at: i64,
+    /// Closed for everybody: it is read, and nothing more is written.
+    archived: bool,
+    /// Whether participants are told how far the others have got.
+    receipts: bool,
+    /// How many entries before their own beginning newcomers may read; null is all of them.
+    history_depth: Option<i64>,
+    /// Contents older than this are erased; null keeps them.
+    retention_seconds: Option<i64>,
     #[serde(flatten)]
     own: Option<Own>,
 }
@@ -31,6 +39,8 @@ struct Own {
     delivered: i64,
     read: i64,
     unread: i64,
+    /// Until when the caller may not write; null if they may.
+    silenced_until: Option<Until>,
 }
 
 impl Shown {
@@ -44,14 +54,19 @@ impl Shown {
             delivered: participation.delivered,
             read: participation.read,
             unread,
+            silenced_until: participation.silenced,
         });
         Self {
             id,
             kind: view.kind.as_str(),
-            title: view.title,
+            title: view.settings.title,
             epoch: view.epoch,
             last_seq: view.last_seq,
             created_at: view.created_at_millis,
+            archived: view.settings.is_archived,
+            receipts: view.settings.receipts,
+            history_depth: view.settings.history_depth,
+            retention_seconds: view.settings.retention_seconds,
             own,
         }
     }

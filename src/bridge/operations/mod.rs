@@ -10,12 +10,18 @@
 //! the table: over MQTT it is a PUBLISH to `c/{conversation}/send`.
 
 mod arguments;
+mod blocks;
 mod conversations;
 mod devices;
+mod groups;
+mod inbox;
 mod notifications;
 mod receipts;
+mod reconcile;
 mod schemas;
 mod sending;
+mod settings;
+mod thread;
 
 use futures_util::future::BoxFuture;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -44,13 +50,22 @@ use crate::{
 /// The argument of requests over MQTT that stands for the header of REST; of those that are
 /// POST there.
 const IDEMPOTENCY_KEY: &str = "idempotency_key";
+/// Bytes of what is listed in one answer over MQTT, at most, unless the first of it has more: it
+/// waits in memory for its device.
+const ANSWER_BYTES_MAX: usize = 65_536;
 
 /// Every operation, file by file.
 const TABLES: &[&[Operation]] = &[
     conversations::OPERATIONS,
+    groups::OPERATIONS,
+    blocks::OPERATIONS,
+    inbox::OPERATIONS,
+    thread::OPERATIONS,
+    reconcile::OPERATIONS,
     receipts::OPERATIONS,
     notifications::OPERATIONS,
     devices::OPERATIONS,
+    settings::OPERATIONS,
 ];
 
 /// How an operation is asked for over REST.
