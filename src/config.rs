@@ -37,6 +37,7 @@ pub struct Config {
     pub mqtt: MqttConfig,
     pub tls: TlsConfig,
     pub http: HttpConfig,
+    pub limits: LimitsConfig,
     pub auth: AuthConfig,
     pub message: MessageConfig,
     pub presence: PresenceConfig,
@@ -93,6 +94,21 @@ pub struct HttpConfig {
     pub body_bytes_max: usize,
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
+    pub cors_origins: Vec<String>,
+    pub events_max: usize,
+    pub events_per_user_max: usize,
+    #[serde(with = "humantime_serde")]
+    pub events_heartbeat: Duration,
+}
+
+/// How fast one user may be, over REST and MQTT together; 0 is no limit.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsConfig {
+    pub requests_per_second: u32,
+    pub requests_burst: NonZeroU32,
+    pub messages_per_second: u32,
+    pub messages_burst: NonZeroU32,
 }
 
 /// Whose tokens are believed.
@@ -258,8 +274,28 @@ impl Config {
             return Err("mqtt.keep_alive_max must lie between 1s and 65535s".to_owned());
         }
         self.presence.check()?;
+        if let Some(wrong) = self.http.cors_origins.iter().find(|text| !is_origin(text)) {
+            return Err(format!(
+                "http.cors_origins: `{wrong}` is neither \"*\" nor an origin as in https://chat.example.com"
+            ));
+        }
+        if self.http.events_heartbeat.is_zero() {
+            return Err("http.events_heartbeat must be more than nothing".to_owned());
+        }
         self.push.check()
     }
+}
+
+/// What a browser sends as `Origin`: scheme, host, and perhaps a port.
+fn is_origin(text: &str) -> bool {
+    let host = ["https://", "http://"]
+        .iter()
+        .find_map(|scheme| text.strip_prefix(scheme));
+    text == "*"
+        || host.is_some_and(|host| {
+            let is_plain = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | '?' | '#' | '*');
+            !host.is_empty() && host.chars().all(is_plain)
+        })
 }
 
 /// `""` in a file stands for "not set": TOML has no null.
@@ -337,9 +373,26 @@ mod tests {
                 "presence.typing_interval",
             ),
             ("HOMING__PRESENCE__WATCH_TTL", "999ms", "at least 1s"),
+            ("HOMING__HTTP__EVENTS_HEARTBEAT", "0s", "events_heartbeat"),
         ] {
             let error = load(&[(key, value)]).unwrap_err().to_string();
             assert!(error.contains(says), "{key}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_origin_has_no_path() {
+        for text in ["*", "https://chat.example.com", "http://localhost:8000"] {
+            assert!(is_origin(text), "{text}");
+        }
+        for text in [
+            "",
+            "chat.example.com",
+            "https://",
+            "https://a/",
+            "https://*.a.com",
+        ] {
+            assert!(!is_origin(text), "{text}");
         }
     }
 

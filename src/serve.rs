@@ -164,6 +164,7 @@ async fn build(
         conversation: config.conversation,
         inbox: config.inbox.clone(),
         push: config.push.clone(),
+        limits: config.limits.clone(),
         metrics: metrics.bridge,
         node: node(&config.data_dir)?,
     };
@@ -196,14 +197,8 @@ async fn build(
         connections.clone(),
     );
     let readiness = Readiness::default();
-    let state = ApiState {
-        bridge,
-        keys,
-        registry: Arc::new(registry),
-        readiness: readiness.clone(),
-        http: config.http.clone(),
-        message_bytes_max: config.message.bytes_max,
-    };
+    let (stop, ready) = (lifecycle.soft().clone(), readiness.clone());
+    let state = ApiState::new(bridge, keys, registry, ready, &config, stop);
     let addresses = listen(&config, lifecycle, &broker, state)?;
     readiness.begin();
     let record = Record::write(&config.data_dir, &addresses)?;

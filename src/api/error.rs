@@ -6,7 +6,7 @@ use axum::{
 };
 
 use crate::{
-    bridge::{conversations::ConversationError, identity::TokenError},
+    bridge::{conversations::ConversationError, identity::TokenError, rates::TooFast},
     domain::{
         envelope::EnvelopeError,
         problem::{Problem, ProblemKind},
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// When to try again after an outage, in seconds.
-const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// Why a request gets no other answer.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,8 @@ pub(super) enum ApiError {
     /// By the bridge, which knows the kind.
     #[error("{1}")]
     Refused(ProblemKind, String),
+    #[error(transparent)]
+    TooFast(#[from] TooFast),
     #[error("{0}")]
     TooLarge(String),
     #[error("send JSON, with `content-type: application/json`")]
@@ -60,6 +62,7 @@ impl ApiError {
             Self::NotFound(_) => ProblemKind::NotFound,
             Self::MethodNotAllowed => ProblemKind::MethodNotAllowed,
             Self::Refused(kind, _) => *kind,
+            Self::TooFast(_) => ProblemKind::TooMany,
             Self::TooLarge(_) => ProblemKind::TooLarge,
             Self::UnsupportedMediaType => ProblemKind::UnsupportedMediaType,
             Self::Unavailable(_) | Self::TimedOut => ProblemKind::Unavailable,
@@ -80,8 +83,8 @@ impl ApiError {
         }
     }
 
-    fn headers(&self, status: StatusCode) -> HeaderMap {
-        let mut headers = problem_headers(status);
+    fn headers(&self, status: StatusCode, retry_after: Option<u64>) -> HeaderMap {
+        let mut headers = problem_headers(status, retry_after);
         if let Self::Unauthorized(problem) = self {
             headers.insert(header::WWW_AUTHENTICATE, problem.challenge());
         }
@@ -90,11 +93,15 @@ impl ApiError {
 }
 
 /// What goes with a problem document.
-pub(super) fn problem_headers(status: StatusCode) -> HeaderMap {
+pub(super) fn problem_headers(status: StatusCode, retry_after: Option<u64>) -> HeaderMap {
     let problem = HeaderValue::from_static("application/problem+json");
     let mut headers = HeaderMap::from_iter([(header::CONTENT_TYPE, problem)]);
-    if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
-        headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
+    let is_outage = matches!(
+        status,
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+    );
+    if let Some(seconds) = retry_after.or(is_outage.then_some(RETRY_AFTER_SECONDS)) {
+        headers.insert(header::RETRY_AFTER, seconds.into());
     }
     headers
 }
@@ -114,10 +121,14 @@ impl TokenProblem {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         self.log();
-        let problem = Problem::new(self.kind(), self.to_string());
+        let mut problem = Problem::new(self.kind(), self.to_string());
+        if let Self::TooFast(too_fast) = self {
+            problem = problem.retry_after(too_fast.seconds());
+        }
         let status = StatusCode::from_u16(problem.status);
         let status = status.expect("a kind of problem has a status of HTTP");
-        (status, self.headers(status), axum::Json(problem)).into_response()
+        let headers = self.headers(status, problem.retry_after);
+        (status, headers, axum::Json(problem)).into_response()
     }
 }
 

@@ -1,12 +1,12 @@
 //! What a handler takes from a request: who asks, the path, the query and the body. All of
 //! it is strict, and all of it refuses with an [`ApiError`].
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Request, rejection::BytesRejection},
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -24,12 +24,45 @@ impl FromRequestParts<ApiState> for Auth {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
+        Ok(Self(
+            AuthFor::from_request_parts(parts, state).await?.caller,
+        ))
+    }
+}
+
+/// The user whose token came along, and for how long it is good.
+pub(super) struct AuthFor {
+    pub(super) caller: Caller,
+    pub(super) remains: Duration,
+}
+
+impl FromRequestParts<ApiState> for AuthFor {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
         let token = bearer(&parts.headers).ok_or(ApiError::Unauthorized(TokenProblem::Missing))?;
+        let now_unix = now_unix();
         let identity = state
             .keys
-            .verify(token, now_unix())
+            .verify(token, now_unix)
             .map_err(|error| ApiError::Unauthorized(error.into()))?;
-        Ok(Self(state.bridge.caller(&identity).await?))
+        Ok(Self {
+            caller: state.bridge.caller(&identity).await?,
+            remains: Duration::from_secs(identity.expires_at.saturating_sub(now_unix)),
+        })
+    }
+}
+
+/// The `Idempotency-Key` of a request; what it may consist of, the bridge knows.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let mut keys = headers.get_all("idempotency-key").iter();
+    let key = keys.next().map(HeaderValue::to_str).transpose();
+    match key {
+        Ok(key) if keys.next().is_none() => Ok(key),
+        _ => {
+            let detail = "send one Idempotency-Key, in visible ASCII characters";
+            Err(ApiError::Invalid(detail.to_owned()))
+        }
     }
 }
 
@@ -49,10 +82,15 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     clippy::disallowed_methods,
     reason = "a request is where time comes in"
 )]
-fn now_unix() -> u64 {
-    SystemTime::now()
+pub(super) fn now_unix_millis() -> u64 {
+    let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn now_unix() -> u64 {
+    now_unix_millis() / 1000
 }
 
 /// The parameters of the path.

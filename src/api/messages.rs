@@ -1,44 +1,26 @@
-//! `POST /v1/conversations/{cid}/messages`: send a message.
+//! `POST /v1/conversations/{conversation}/messages`: send a message.
 
-use axum::{Json, extract::State, http::StatusCode};
-use serde::Serialize;
+use axum::{extract::State, http::HeaderMap, response::Response};
 
 use super::{
     ApiState,
     error::ApiError,
-    extract::{Auth, InPath, JsonBytes},
+    extract::{Auth, InPath, JsonBytes, idempotency_key},
+    operations::response,
 };
-use crate::domain::{
-    ids::ConversationId,
-    message::{Content, Sequence},
-};
+use crate::domain::{ids::ConversationId, message::Content};
 
-#[derive(Serialize)]
-pub(super) struct Sent {
-    seq: Sequence,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    duplicate: bool,
-}
-
-/// `POST /v1/conversations/{cid}/messages`
 pub(super) async fn send(
     State(state): State<ApiState>,
     Auth(caller): Auth,
     InPath(conversation): InPath<ConversationId>,
+    headers: HeaderMap,
     JsonBytes(body): JsonBytes,
-) -> Result<(StatusCode, Json<Sent>), ApiError> {
+) -> Result<Response, ApiError> {
+    state.bridge.rates().message(caller.user, caller.is_admin)?;
+    let key = idempotency_key(&headers)?;
     let content = Content::from_json(&body, state.message_bytes_max)?;
-    let accepted = state.bridge.post(&caller, conversation, content).await?;
-    let status = if accepted.is_duplicate {
-        StatusCode::OK
-    } else {
-        StatusCode::CREATED
-    };
-    Ok((
-        status,
-        Json(Sent {
-            seq: accepted.sequence,
-            duplicate: accepted.is_duplicate,
-        }),
-    ))
+    let key = key.map(|key| (key, &body[..]));
+    let sent = state.bridge.send_once(&caller, conversation, content, key);
+    Ok(response(&sent.await))
 }

@@ -3,10 +3,14 @@
 //! A handler translates; what is allowed and what happens is decided in `bridge`. Every
 //! refusal is a problem document (RFC 9457) that says what to do.
 
+mod conditions;
 mod error;
+mod events;
 mod extract;
 mod health;
+mod links;
 mod messages;
+mod openapi;
 mod operations;
 mod router;
 
@@ -16,12 +20,16 @@ use std::sync::{
 };
 
 use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
 
+pub use openapi::document;
 pub use router::router;
+
+use events::Streams;
 
 use crate::{
     bridge::{Bridge, identity::Keys},
-    config::HttpConfig,
+    config::{Config, HttpConfig},
 };
 
 /// What the handlers work with. Cheap to clone.
@@ -34,6 +42,35 @@ pub struct ApiState {
     pub http: HttpConfig,
     /// The largest message, as over MQTT: `message.bytes_max`.
     pub message_bytes_max: usize,
+    /// Ends the streams of events.
+    stop: CancellationToken,
+    streams: Arc<Streams>,
+}
+
+impl ApiState {
+    /// Streams of events end when `stop` is cancelled.
+    #[must_use]
+    pub fn new(
+        bridge: Bridge,
+        keys: Arc<Keys>,
+        registry: Registry,
+        readiness: Readiness,
+        config: &Config,
+        stop: CancellationToken,
+    ) -> Self {
+        let http = config.http.clone();
+        let streams = Streams::new(http.events_max, http.events_per_user_max);
+        Self {
+            bridge,
+            keys,
+            registry: Arc::new(registry),
+            readiness,
+            http,
+            message_bytes_max: config.message.bytes_max,
+            stop,
+            streams: Arc::new(streams),
+        }
+    }
 }
 
 /// Whether new work is welcome. The clones share their state.

@@ -5,21 +5,25 @@ use std::{collections::HashMap, sync::Arc};
 
 use axum::{
     Router,
-    extract::{FromRequestParts as _, Query, RawPathParams, Request, State},
-    http::{StatusCode, header, request::Parts},
+    extract::{FromRequestParts as _, OriginalUri, Query, RawPathParams, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse as _, Response},
     routing::{MethodFilter, on},
 };
 use schemars::SchemaGenerator;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 
 use super::{
-    ApiState,
+    ApiState, conditions,
     error::{ApiError, problem_headers},
-    extract::{Auth, body_object},
+    extract::{Auth, body_object, idempotency_key},
+    links::next_link,
 };
 use crate::{
-    bridge::operations::{self, Method, Operation},
+    bridge::{
+        conversations::Caller,
+        operations::{self, Method, Operation},
+    },
     domain::request::Answer,
 };
 
@@ -36,6 +40,8 @@ enum Form {
 /// An operation as it is asked for over HTTP.
 struct Route {
     operation: &'static Operation,
+    /// The operation that shows what this one changes: GET of the same path.
+    shown_by: Option<&'static Operation>,
     forms: HashMap<String, Form>,
 }
 
@@ -71,8 +77,11 @@ impl Route {
             let form = form(schema);
             (name.clone(), form)
         });
+        let shown_by = operations::all()
+            .find(|shown| shown.method == Method::Get && shown.path == operation.path);
         Self {
             operation,
+            shown_by,
             forms: forms.collect(),
         }
     }
@@ -80,7 +89,13 @@ impl Route {
     async fn respond(&self, state: &ApiState, request: Request) -> Result<Response, ApiError> {
         let (mut parts, body) = request.into_parts();
         let Auth(caller) = Auth::from_request_parts(&mut parts, state).await?;
+        state.bridge.rates().request(&caller)?;
         let mut arguments = self.of_path(&mut parts, state).await?;
+        let headers = parts.headers.clone();
+        let OriginalUri(uri) = OriginalUri::from_request_parts(&mut parts, state)
+            .await
+            .unwrap_or_else(|never| match never {});
+        let of_path = arguments.clone();
         let Query(query) = Query::<Vec<(String, String)>>::from_request_parts(&mut parts, state)
             .await
             .map_err(|rejection| ApiError::Invalid(rejection.body_text()))?;
@@ -97,11 +112,53 @@ impl Route {
                 }
             }
         }
+        if self.operation.method != Method::Get {
+            self.check_conditions(state, &caller, &headers, of_path)
+                .await?;
+        }
+        let key = match self.operation.method {
+            Method::Post => idempotency_key(&headers)?,
+            _ => None,
+        };
         let answer = state
             .bridge
-            .perform(self.operation, &caller, None, arguments)
+            .perform_once(self.operation, &caller, None, key, arguments)
             .await;
-        Ok(response(&answer))
+        let mut response = response(&answer);
+        if self.operation.method == Method::Get && answer.status == 200 {
+            let body = answer.body.as_deref().map_or("", RawValue::get);
+            if let Some(link) = next_link(&uri, body) {
+                response.headers_mut().insert(header::LINK, link);
+            }
+            response = conditions::tagged(&headers, body, response);
+        }
+        Ok(response)
+    }
+
+    /// What the request is based on must be what is there: the answer to GET of the same path,
+    /// looked at just before the change.
+    async fn check_conditions(
+        &self,
+        state: &ApiState,
+        caller: &Caller,
+        headers: &HeaderMap,
+        of_path: Map<String, Value>,
+    ) -> Result<(), ApiError> {
+        if self.operation.method == Method::Post || !conditions::are_in(headers) {
+            return Ok(());
+        }
+        let present = match self.shown_by {
+            None => None,
+            Some(get) => {
+                let answer = state.bridge.perform(get, caller, of_path).await;
+                match answer.status {
+                    200 => answer.body,
+                    status if status < 500 => None,
+                    _ => return Err(ApiError::Unavailable(None)),
+                }
+            }
+        };
+        conditions::check(headers, present.as_deref().map(RawValue::get))
     }
 
     async fn of_path(
@@ -174,16 +231,24 @@ fn form(schema: &Value) -> Form {
     }
 }
 
-fn response(answer: &Answer) -> Response {
+pub(super) fn response(answer: &Answer) -> Response {
     let status = StatusCode::from_u16(answer.status).expect("answers have a status of HTTP");
-    let Some(body) = &answer.body else {
-        return status.into_response();
+    let mut headers = if status.is_client_error() || status.is_server_error() {
+        problem_headers(status, answer.retry_after)
+    } else if answer.body.is_some() {
+        let json = HeaderValue::from_static("application/json");
+        HeaderMap::from_iter([(header::CONTENT_TYPE, json)])
+    } else {
+        HeaderMap::new()
     };
-    let body = body.get().to_owned();
-    if status.is_client_error() || status.is_server_error() {
-        return (status, problem_headers(status), body).into_response();
+    if answer.is_replayed {
+        let name = HeaderName::from_static("idempotency-replayed");
+        headers.insert(name, HeaderValue::from_static("true"));
     }
-    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+    match &answer.body {
+        Some(body) => (status, headers, body.get().to_owned()).into_response(),
+        None => (status, headers).into_response(),
+    }
 }
 
 #[cfg(test)]

@@ -15,9 +15,9 @@ use prometheus_client::metrics::counter::Counter;
 
 use super::{
     inbox::patches::Dirty,
-    mailbox::{Mailbox, Notice, ReceiptNotice, TypingNotice},
+    mailbox::{Event, Mailbox, Notice, ReceiptNotice, TypingNotice},
 };
-use crate::domain::ids::{ConversationId, UserId};
+use crate::domain::ids::{ConversationId, DeviceId, UserId};
 
 /// Locks are short and shared by few tasks; a handful of shards keeps them apart.
 const SHARDS: usize = 16;
@@ -156,6 +156,13 @@ impl Commits {
             dropped += u64::from(!mailbox.mine(topic, payload));
         }
         dropped
+    }
+
+    /// Lets the connection of a device end that is signed out.
+    pub(super) fn sign_out(&self, user: UserId, device: DeviceId) {
+        for mailbox in self.shard(user).get(&user).into_iter().flatten() {
+            mailbox.tell(Event::SignedOut(device));
+        }
     }
 
     /// Whether a connected device of the user subscribes to `me/inbox`.

@@ -16,7 +16,7 @@ use futures_util::task::AtomicWaker;
 
 use super::{Accepted, Refusal};
 use crate::domain::{
-    ids::{ClientMessageId, ConversationId},
+    ids::{ClientMessageId, ConversationId, DeviceId},
     message::{NewMessage, SharedEntry},
 };
 
@@ -93,6 +93,8 @@ pub enum Event {
         topic: &'static str,
         payload: Bytes,
     },
+    /// This device is signed out: it must go, if it is the one that is told.
+    SignedOut(DeviceId),
     /// Another connection of the same device has taken the session.
     TakenOver,
     /// The server stops.

@@ -11,12 +11,14 @@ pub mod commits;
 pub mod conversations;
 mod counts;
 mod health;
+mod idempotency;
 pub mod identity;
 pub mod inbox;
 pub mod mailbox;
 pub mod operations;
 pub mod presence;
 pub mod push_settings;
+pub mod rates;
 pub mod receipts;
 mod relay;
 pub mod sessions;
@@ -54,6 +56,7 @@ use commits::Commits;
 use mailbox::Reply;
 use presence::Presence;
 use push_settings::Apps;
+use rates::Rates;
 use receipts::{Receipts, ReportReply};
 use users::Users;
 
@@ -73,6 +76,7 @@ struct Inner {
     apps: Apps,
     presence: Arc<Presence>,
     metrics: BridgeMetrics,
+    rates: Rates,
     participants_max: usize,
     /// How many earlier entries newcomers of a new group may see; none is all of them.
     history_depth: Option<i64>,
@@ -122,6 +126,8 @@ pub enum Refusal {
 pub enum BridgeError {
     #[error("another connection has taken the session")]
     TakenOver,
+    #[error("this device was signed out; get a new token for it")]
+    SignedOut,
     #[error("only participants report how far they have got")]
     NotParticipant,
     #[error("the store is away")]
@@ -241,6 +247,12 @@ impl Bridge {
     #[must_use]
     pub fn presence(&self) -> &Presence {
         &self.0.presence
+    }
+
+    /// How fast users may be.
+    #[must_use]
+    pub fn rates(&self) -> &Rates {
+        &self.0.rates
     }
 
     pub(crate) fn pool(&self) -> &PgPool {

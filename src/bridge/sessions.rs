@@ -26,6 +26,8 @@ pub struct Connecting<'a> {
     pub clean_start: bool,
     /// How long the session outlives its connection, in seconds; 0 ends it with it.
     pub expiry_seconds: u32,
+    /// When its token was issued, in seconds since 1970.
+    pub issued_at: Option<u64>,
 }
 
 /// A session that a connection holds.
@@ -86,6 +88,7 @@ impl Bridge {
             client_id,
             clean_start,
             expiry_seconds,
+            issued_at,
         } = connecting;
         let node = self.node();
         let session = OpenSession {
@@ -94,8 +97,10 @@ impl Bridge {
             clean_start,
             expiry_seconds,
             node,
+            issued_at: issued_at.and_then(|seconds| i64::try_from(seconds).ok()),
         };
         let opened = sessions::open(&mut conn, &session).await?;
+        let opened = opened.ok_or(BridgeError::SignedOut)?;
         Ok(OpenedSession {
             held: Held {
                 user,

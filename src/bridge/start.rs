@@ -14,6 +14,7 @@ use super::{
     inbox::patches::Patches,
     presence::Presence,
     push_settings::Apps,
+    rates::Rates,
     receipts::Receipts,
     relay::Relay,
     told::Told,
@@ -23,15 +24,15 @@ use super::{
 };
 use crate::{
     config::{
-        ConversationConfig, InboxConfig, MessageConfig, PresenceConfig, PushConfig, StoreConfig,
+        ConversationConfig, InboxConfig, LimitsConfig, MessageConfig, PresenceConfig, PushConfig, StoreConfig,
     },
-    store::{StoreError, cursors::Moved, sessions},
+    store::{StoreError, cursors::Moved, idempotency, sessions},
     telemetry::metrics::BridgeMetrics,
 };
 
-/// Expired sessions removed at once.
+/// Expired sessions, and old idempotency keys, removed at once.
 const EXPIRED_MAX: i64 = 1_000;
-/// How many flush intervals lie between two looks for expired sessions.
+/// How many flush intervals lie between two looks for what has expired.
 const EXPIRED_EVERY: u32 = 60;
 
 /// What the bridge is made of.
@@ -46,6 +47,7 @@ pub struct Parts {
     pub conversation: ConversationConfig,
     pub inbox: InboxConfig,
     pub push: PushConfig,
+    pub limits: LimitsConfig,
     pub metrics: BridgeMetrics,
     /// The name of this process among the nodes of a cluster.
     pub node: String,
@@ -85,6 +87,7 @@ impl Bridge {
             conversation,
             inbox,
             push,
+            limits,
             metrics,
             node,
         } = parts;
@@ -115,6 +118,7 @@ impl Bridge {
             queues: queues.into(),
             hasher: RandomState::new(),
         };
+        let rates = Rates::new(&limits, metrics.clone());
         let receipts = Arc::new(Receipts::new(store.flush_positions_max, metrics.clone()));
         let relay = Relay {
             pool: pool.clone(),
@@ -157,6 +161,7 @@ impl Bridge {
             apps: Apps::new(&push),
             presence,
             metrics,
+            rates,
             participants_max: message.participants_max,
             history_depth: conversation.history_depth.entries(),
             patience,
@@ -242,6 +247,7 @@ async fn remove_expired(pool: PgPool, interval: Duration, stop: CancellationToke
     {
         let removed = async {
             let mut conn = pool.acquire().await?;
+            idempotency::remove_old(&mut conn, EXPIRED_MAX).await?;
             sessions::remove_expired(&mut conn, EXPIRED_MAX).await
         };
         match removed.await {

@@ -17,7 +17,7 @@ use crate::{
         message::{Content, NewMessage},
         presence::StateReport,
         receipt::Report,
-        topic::{ME_STATE, PublishTopic},
+        topic::{ME_DEVICE, ME_STATE, PublishTopic},
         typing::TypingReport,
     },
     mqtt::{
@@ -84,6 +84,16 @@ impl<S> Connection<S> {
             mailbox: self.mailbox.clone(),
             ticket: ticket.0,
         };
+        let rates = self.shared.bridge.rates();
+        if rates.message(self.held.user, self.is_admin).is_err() {
+            // Not refused: its socket waits.
+            let (bridge, user) = (self.shared.bridge.clone(), self.held.user);
+            self.blocked = Some(Box::pin(async move {
+                bridge.rates().message_turn(user).await;
+                bridge.publish(message, reply).await;
+            }));
+            return;
+        }
         if let Err(full) = self.shared.bridge.try_publish(message, reply, now) {
             let QueueFull(message, reply) = *full;
             let bridge = self.shared.bridge.clone();
@@ -225,6 +235,13 @@ impl<S> Connection<S> {
                     .handle_typing(typing.conversation, &typing.payload);
             }
             Event::Mine { topic, payload } => self.session.handle_mine(topic, &payload),
+            Event::SignedOut(device) if device == self.held.device => {
+                let event = br#"{"event":"signed_out"}"#;
+                self.session.handle_mine(ME_DEVICE, event);
+                let why = "this device was signed out; get a new token for it";
+                self.session.close(ReasonCode::ADMINISTRATIVE_ACTION, why);
+            }
+            Event::SignedOut(_) => {}
             Event::TakenOver => {
                 let why = "another connection uses this client id";
                 self.session.close(ReasonCode::SESSION_TAKEN_OVER, why);

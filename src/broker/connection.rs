@@ -53,7 +53,7 @@ pub(super) struct Connection<S> {
     pub(super) stream: S,
     pub(super) held: Held,
     pub(super) subject: Subject,
-    is_admin: bool,
+    pub(super) is_admin: bool,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) session: Session,
     decoder: Decoder,
@@ -426,6 +426,7 @@ fn cause(reason: ReasonCode) -> DisconnectCause {
         ReasonCode::KEEP_ALIVE_TIMEOUT => DisconnectCause::KeepAlive,
         ReasonCode::SESSION_TAKEN_OVER => DisconnectCause::TakenOver,
         ReasonCode::NOT_AUTHORIZED => DisconnectCause::TokenExpired,
+        ReasonCode::ADMINISTRATIVE_ACTION => DisconnectCause::SignedOut,
         ReasonCode::SERVER_SHUTTING_DOWN => DisconnectCause::Shutdown,
         _ => DisconnectCause::Protocol,
     }

@@ -223,6 +223,9 @@ async fn begin<'a>(shared: &'a Shared, connect: &Connect) -> Result<Begun<'a>, R
     let identity = authenticate(shared, connect)?;
     check(connect)?;
     let unavailable = |error: BridgeError| {
+        if let BridgeError::SignedOut = error {
+            return Refuse::new(ReasonCode::NOT_AUTHORIZED, &error);
+        }
         tracing::warn!(
             error = &error as &dyn std::error::Error,
             "a device cannot connect"
@@ -249,7 +252,7 @@ async fn begin<'a>(shared: &'a Shared, connect: &Connect) -> Result<Begun<'a>, R
         .await
         .map_err(|error| Refuse::new(ReasonCode::SERVER_SHUTTING_DOWN, &error))?;
     let listening = Listening::begin(shared, user, mailbox.clone());
-    let (held, remembered) = remember(shared, connect, user, client_id)
+    let (held, remembered) = remember(shared, connect, &identity, user, client_id)
         .await
         .map_err(unavailable)?;
     let identity_of_session = session::Identity {
@@ -363,6 +366,7 @@ fn check(connect: &Connect) -> Result<(), Refuse> {
 async fn remember(
     shared: &Shared,
     connect: &Connect,
+    identity: &Identity,
     user: UserId,
     client_id: &str,
 ) -> Result<(Held, Remembered), BridgeError> {
@@ -371,6 +375,7 @@ async fn remember(
         client_id,
         clean_start: connect.clean_start,
         expiry_seconds: granted_expiry(connect, &shared.limits),
+        issued_at: identity.issued_at,
     };
     let opened = shared.bridge.open_session(connecting).await?;
     let subscriptions: Subscriptions =

@@ -9,6 +9,30 @@
 
 use serde::Serialize;
 
+/// Every kind there is.
+pub const PROBLEM_KINDS: [ProblemKind; 20] = [
+    ProblemKind::Invalid,
+    ProblemKind::Unauthorized,
+    ProblemKind::Forbidden,
+    ProblemKind::Silenced,
+    ProblemKind::Blocked,
+    ProblemKind::NotAuthor,
+    ProblemKind::NotFound,
+    ProblemKind::MethodNotAllowed,
+    ProblemKind::Conflict,
+    ProblemKind::Full,
+    ProblemKind::LastOwner,
+    ProblemKind::Archived,
+    ProblemKind::Retracted,
+    ProblemKind::PreconditionFailed,
+    ProblemKind::TooLarge,
+    ProblemKind::UnsupportedMediaType,
+    ProblemKind::KeyReused,
+    ProblemKind::TooMany,
+    ProblemKind::Internal,
+    ProblemKind::Unavailable,
+];
+
 /// The kinds of problems: each has its status (RFC 9110 §15), its type and its title.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProblemKind {
@@ -49,6 +73,12 @@ impl ProblemKind {
     #[must_use]
     pub const fn status(self) -> u16 {
         self.parts().0
+    }
+
+    /// The `type` of its documents.
+    #[must_use]
+    pub const fn urn(self) -> &'static str {
+        self.parts().1
     }
 
     const fn parts(self) -> (u16, &'static str, &'static str) {
@@ -102,6 +132,9 @@ pub struct Problem {
     title: &'static str,
     pub status: u16,
     pub detail: String,
+    /// When the same request may be sent again, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<u64>,
 }
 
 impl Problem {
@@ -114,6 +147,14 @@ impl Problem {
             title,
             status,
             detail: detail.into(),
+            retry_after: None,
         }
+    }
+
+    /// The same request may be sent again after so many seconds.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
     }
 }

@@ -126,6 +126,10 @@ pub struct Answer {
     pub status: u16,
     /// JSON that is copied as it is; none if the status says it all.
     pub body: Option<Box<RawValue>>,
+    /// When the same request may be sent again, in seconds.
+    pub retry_after: Option<u64>,
+    /// It was answered so before, to a request with the same idempotency key.
+    pub is_replayed: bool,
 }
 
 #[derive(Serialize)]
@@ -143,15 +147,24 @@ impl Answer {
     /// Status 200 with a body.
     #[must_use]
     pub fn ok(body: Box<RawValue>) -> Self {
-        let (status, body) = (200, Some(body));
-        Self { status, body }
+        Self::new(200, Some(body))
     }
 
     /// Status 204: done, and there is nothing to tell.
     #[must_use]
     pub fn done() -> Self {
-        let (status, body) = (204, None);
-        Self { status, body }
+        Self::new(204, None)
+    }
+
+    /// Any status, with a body or without.
+    #[must_use]
+    pub fn new(status: u16, body: Option<Box<RawValue>>) -> Self {
+        Self {
+            status,
+            body,
+            retry_after: None,
+            is_replayed: false,
+        }
     }
 
     /// In place of an answer that the device cannot take.
@@ -181,8 +194,10 @@ impl Answer {
 impl From<Problem> for Answer {
     fn from(problem: Problem) -> Self {
         let body = to_raw_value(&problem).expect("texts and numbers are always valid JSON");
-        let (status, body) = (problem.status, Some(body));
-        Self { status, body }
+        Self {
+            retry_after: problem.retry_after,
+            ..Self::new(problem.status, Some(body))
+        }
     }
 }
 

@@ -192,6 +192,17 @@ pub async fn create(
     Ok(())
 }
 
+/// Whether there is such a conversation.
+pub async fn exists(conn: &mut PgConnection, id: ConversationId) -> Result<bool, StoreError> {
+    let exists = sqlx::query_scalar!(
+        r#"select exists (select 1 from conversations where conversation_id = $1) as "exists!""#,
+        id.0,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(exists)
+}
+
 /// The conversation, if there is one.
 pub async fn conversation(
     conn: &mut PgConnection,

@@ -15,6 +15,7 @@ pub mod embedded;
 pub mod entries;
 pub mod expiry;
 pub mod hash;
+pub mod idempotency;
 pub mod inbox;
 pub mod inbox_settings;
 pub mod members;
@@ -72,7 +73,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    fn corrupt(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    pub(crate) fn corrupt(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Corrupt(source.into())
     }
 

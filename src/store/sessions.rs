@@ -26,6 +26,8 @@ pub struct OpenSession<'a> {
     pub expiry_seconds: u32,
     /// The node that the device is connected to.
     pub node: &'a str,
+    /// When its token was issued, in seconds since 1970; none if it does not say.
+    pub issued_at: Option<i64>,
 }
 
 /// What was sent and not acknowledged, oldest first: packet ids and what they carry.
@@ -43,33 +45,71 @@ pub struct Opened {
     pub inflight: Inflight,
 }
 
-/// Opens a session or takes it over; an absent, ended or expired one begins anew.
+/// Opens a session or takes it over; an absent, ended or expired one begins anew. None: the
+/// device was signed out after its token was issued.
 ///
 /// Use a transaction of its own: to come back is not fsynced.
 pub async fn open(
     conn: &mut PgConnection,
     session: &OpenSession<'_>,
-) -> Result<Opened, StoreError> {
+) -> Result<Option<Opened>, StoreError> {
     let row = sqlx::query!(
-        r#"select device_id as "device_id!", generation as "generation!",
-                  is_present as "is_present!", subscriptions as "subscriptions!",
-                  inflight as "inflight!: Json<Vec<InflightRow>>"
-           from open_session($1, $2, $3, $4, $5)"#,
+        r#"with welcome as materialized (
+               select $1::bigint as user_id where not exists (
+                   select 1 from devices d
+                   where d.user_id = $1 and d.client_id = $2 and d.signed_out_at is not null
+                     and coalesce(to_timestamp($6::bigint) < d.signed_out_at, true)))
+           select o.device_id as "device_id!", o.generation as "generation!",
+                  o.is_present as "is_present!", o.subscriptions as "subscriptions!",
+                  o.inflight as "inflight!: Json<Vec<InflightRow>>"
+           from welcome w cross join lateral open_session(w.user_id, $2, $3, $4, $5) o"#,
         session.user.0,
         session.client_id,
         session.clean_start,
         i64::from(session.expiry_seconds),
         session.node,
+        session.issued_at,
     )
-    .fetch_one(conn)
+    .fetch_optional(conn)
     .await?;
-    Ok(Opened {
+    Ok(row.map(|row| Opened {
         device: DeviceId(row.device_id),
         generation: row.generation,
         is_present: row.is_present,
         subscriptions: row.subscriptions,
         inflight: row.inflight.0.into_iter().map(from_row).collect(),
-    })
+    }))
+}
+
+/// Ends the session of a device and refuses the tokens it had. None: there is no such device.
+///
+/// Use a transaction of its own.
+pub async fn sign_out(
+    conn: &mut PgConnection,
+    user: UserId,
+    client_id: &str,
+) -> Result<Option<DeviceId>, StoreError> {
+    let device = sqlx::query_scalar!(
+        "update devices set signed_out_at = now()
+         where user_id = $1 and client_id = $2 returning device_id",
+        user.0,
+        client_id,
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    if let Some(device) = device {
+        // A connection that opens or closes the session meanwhile goes first, or waits.
+        sqlx::query!(
+            r#"select 1 as "one!" from sessions where device_id = $1 for no key update"#,
+            device
+        )
+        .fetch_optional(&mut *conn)
+        .await?;
+        sqlx::query_scalar!("select end_sessions(array[$1::bigint])", device)
+            .fetch_one(conn)
+            .await?;
+    }
+    Ok(device.map(DeviceId))
 }
 
 /// Writes what must survive the connection. False: the session has been taken over.

@@ -58,6 +58,21 @@ pub struct BridgeMetrics {
     pub watches_refused: Counter,
     pub positions_dropped: Counter,
     pub inbox_patches_dropped: Counter,
+    pub limited: Family<LimitedLabels, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LimitedLabels {
+    pub kind: LimitedKind,
+}
+
+/// What came faster than one user may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum LimitedKind {
+    /// Answered with 429.
+    Request,
+    /// Answered with 429, or its socket waited.
+    Message,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -86,6 +101,7 @@ impl BridgeMetrics {
             watches: Gauge::default(),
             watches_refused: Counter::default(),
             positions_dropped: Counter::default(),
+            limited: Family::default(),
             inbox_patches_dropped: Counter::default(),
         };
         registry.register(
@@ -149,6 +165,11 @@ impl BridgeMetrics {
             "Changes of inbox rows not told because a queue was full; clients find them by asking",
             metrics.inbox_patches_dropped.clone(),
         );
+        registry.register(
+            "limited",
+            "Requests and messages that came faster than one user may be, by kind",
+            metrics.limited.clone(),
+        );
         metrics
     }
 }
@@ -199,6 +220,7 @@ pub enum DisconnectCause {
     KeepAlive,
     TakenOver,
     TokenExpired,
+    SignedOut,
     Shutdown,
     /// The device took nothing for too long.
     SlowReader,

@@ -35,6 +35,8 @@ pub struct Creation {
     pub title: Option<String>,
     /// If it is not said: direct for two participants without a title, otherwise a group.
     pub kind: Option<Kind>,
+    /// Of a request that may come again: if there is such a conversation, it is the answer.
+    pub id: Option<ConversationId>,
     /// How many entries before their beginning newcomers may see, none is all of them; as
     /// configured if it is not said.
     pub history_depth: Option<Option<i64>>,
@@ -66,8 +68,13 @@ impl Bridge {
         let roles = roles(kind, &names, &creation.roles)?;
 
         let mut tx = self.pool().begin().await?;
+        if let Some(id) = creation.id
+            && conversations::exists(&mut tx, id).await?
+        {
+            return Ok(Created { id, is_new: true });
+        }
         let ids = users::ensure(&mut tx, &names).await?;
-        let id = ConversationId::random();
+        let id = creation.id.unwrap_or_else(ConversationId::random);
         if let (Kind::Direct, &[one, other]) = (kind, &ids[..]) {
             if let Some(id) = direct::find_or_claim(&mut tx, one, other, id).await? {
                 return Ok(Created { id, is_new: false });

@@ -101,7 +101,9 @@ impl From<BridgeError> for ConversationError {
     fn from(error: BridgeError) -> Self {
         match error {
             BridgeError::NotParticipant => Self::NotFound,
-            BridgeError::Unavailable | BridgeError::TakenOver => Self::Unavailable,
+            BridgeError::Unavailable | BridgeError::TakenOver | BridgeError::SignedOut => {
+                Self::Unavailable
+            }
             BridgeError::Store(error) => Self::Store(error),
         }
     }

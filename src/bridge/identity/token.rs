@@ -21,6 +21,8 @@ pub struct Identity {
     pub is_admin: bool,
     /// In seconds since 1970. A token without an end is refused: it could not be withdrawn.
     pub expires_at: u64,
+    /// In seconds since 1970: a device that is signed out needs a later one.
+    pub issued_at: Option<u64>,
 }
 
 /// What is checked in every token besides its signature.
@@ -108,6 +110,7 @@ impl Rules {
                 .scope
                 .is_some_and(|scope| scope.split_whitespace().any(|word| word == SCOPE_ADMIN)),
             expires_at,
+            issued_at: claims.iat,
         })
     }
 }

@@ -93,6 +93,7 @@ async fn create(ask: Ask<'_>, arguments: CreateArguments) -> Result<Answer, Oper
         roles,
         title,
         kind,
+        id: ask.seed.map(ConversationId),
         history_depth,
     };
     let made = ask.bridge.create_conversation(ask.caller, creation).await?;

@@ -21,6 +21,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
         Devices
     ),
     operation!(
+        "devices/delete",
+        Delete,
+        "/devices/{client_id}",
+        "Signs a device out: its session and its push token go, and it needs a new token.",
+        sign_out,
+        OfDevice
+    ),
+    operation!(
         "push/token/set",
         Put,
         "/devices/{client_id}/push-token",
@@ -59,7 +67,6 @@ impl<R> OfDevice<R> {
         if let Some(client_id) = &self.client_id {
             return Ok(client_id.clone());
         }
-        let unknown = || OperationError::new(ProblemKind::NotFound, "there is no such device");
         let device = ask.device.ok_or_else(unknown)?;
         let mut conn = ask.bridge.pool().acquire().await?;
         let client_id = sessions::client_id(&mut conn, device).await?;
@@ -70,6 +77,19 @@ impl<R> OfDevice<R> {
 async fn list(ask: Ask<'_>, _: Nothing) -> Result<Answer, OperationError> {
     let devices = ask.bridge.devices(ask.caller).await?;
     ok(&Devices { devices })
+}
+
+async fn sign_out(ask: Ask<'_>, arguments: OfDevice) -> Result<Answer, OperationError> {
+    let client_id = arguments.client_id(&ask).await?;
+    if ask.bridge.sign_out(ask.caller, &client_id).await? {
+        Ok(Answer::done())
+    } else {
+        Err(unknown())
+    }
+}
+
+fn unknown() -> OperationError {
+    OperationError::new(ProblemKind::NotFound, "there is no such device")
 }
 
 async fn register_token(

@@ -20,6 +20,7 @@ mod presence;
 mod receipts;
 mod reconcile;
 mod schemas;
+mod sending;
 mod settings;
 mod thread;
 
@@ -27,13 +28,16 @@ use futures_util::future::BoxFuture;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, value::to_raw_value};
+use uuid::Uuid;
 
 pub use arguments::{InConversation, Nothing, OfDevice};
+pub use sending::Sent;
 
 use super::{
     Bridge,
     conversations::{Caller, ConversationError},
     push_settings::PushSettingsError,
+    rates::TooFast,
 };
 use crate::{
     domain::{
@@ -44,6 +48,9 @@ use crate::{
     store::StoreError,
 };
 
+/// The argument of requests over MQTT that stands for the header of REST; of those that are
+/// POST there.
+const IDEMPOTENCY_KEY: &str = "idempotency_key";
 /// Bytes of what is listed in one answer over MQTT, at most, unless the first of it has more: it
 /// waits in memory for its device.
 const ANSWER_BYTES_MAX: usize = 65_536;
@@ -97,6 +104,9 @@ struct Ask<'a> {
     caller: &'a Caller,
     /// The device that asks; none over REST.
     device: Option<DeviceId>,
+    /// If the request has an idempotency key: the same whenever it is done again. What must
+    /// not be made twice takes its id from it.
+    seed: Option<Uuid>,
 }
 
 /// A row of the table: name, method, path, summary, function, arguments, answer.
@@ -217,32 +227,93 @@ impl Bridge {
         caller: &Caller,
         device: DeviceId,
         name: &str,
-        arguments: Map<String, Value>,
+        mut arguments: Map<String, Value>,
     ) -> Answer {
-        match all().find(|operation| operation.name == name) {
-            Some(operation) => {
-                self.perform(operation, caller, Some(device), arguments)
-                    .await
-            }
-            None => unknown(),
+        if let Err(too_fast) = self.rates().request(caller) {
+            return too_fast.into();
         }
+        let Some(operation) = all().find(|operation| operation.name == name) else {
+            return unknown();
+        };
+        let key = match operation.method {
+            Method::Post => arguments.remove(IDEMPOTENCY_KEY),
+            _ => None,
+        };
+        let key = match key {
+            None | Some(Value::Null) => None,
+            Some(Value::String(key)) => Some(key),
+            Some(_) => {
+                let detail = format!("`{IDEMPOTENCY_KEY}` is a string");
+                return OperationError::invalid(detail).answer(name);
+            }
+        };
+        let device = Some(device);
+        self.perform_once(operation, caller, device, key.as_deref(), arguments)
+            .await
     }
 
-    /// Does an operation for a user, or for one of the user's devices.
-    pub async fn perform(
+    /// Does an operation for a user, or for one of the user's devices; with an idempotency
+    /// key it is done once and answered again.
+    pub async fn perform_once(
         &self,
         operation: &Operation,
         caller: &Caller,
         device: Option<DeviceId>,
+        key: Option<&str>,
+        arguments: Map<String, Value>,
+    ) -> Answer {
+        let Some(key) = key else {
+            return self.run(operation, caller, device, None, arguments).await;
+        };
+        let Ok(text) = serde_json::to_vec(&arguments) else {
+            return OperationError::invalid("the arguments are no JSON").answer(operation.name);
+        };
+        let request = [operation.name.as_bytes(), &text];
+        let once = match self.begin_once(caller, key, &request).await {
+            Ok(Ok(once)) => once,
+            Ok(Err(answer)) => return answer,
+            Err(error) => return OperationError::from(error).answer(operation.name),
+        };
+        let seed = Some(once.seed);
+        let answer = self.run(operation, caller, device, seed, arguments).await;
+        self.end_once(once, &answer).await;
+        answer
+    }
+
+    /// Does an operation for a user.
+    pub async fn perform(
+        &self,
+        operation: &Operation,
+        caller: &Caller,
+        arguments: Map<String, Value>,
+    ) -> Answer {
+        self.run(operation, caller, None, None, arguments).await
+    }
+
+    async fn run(
+        &self,
+        operation: &Operation,
+        caller: &Caller,
+        device: Option<DeviceId>,
+        seed: Option<Uuid>,
         arguments: Map<String, Value>,
     ) -> Answer {
         let ask = Ask {
             bridge: self,
             caller,
             device,
+            seed,
         };
         let answer = (operation.run)(ask, arguments).await;
         answer.unwrap_or_else(|error| error.answer(operation.name))
+    }
+}
+
+impl From<TooFast> for Answer {
+    fn from(too_fast: TooFast) -> Self {
+        Problem::new(ProblemKind::TooMany, too_fast.to_string())
+            .retry_after(too_fast.seconds())
+            .into()
     }
 }
 

@@ -2,9 +2,13 @@
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use sqlx::Connection as _;
 
 use super::{Apps, Bridge, CLIENT_ID_BYTES_MAX, Caller, PushSettingsError, Registration};
-use crate::store::push::tokens::{self, Device, PushToken, TooManyTokens};
+use crate::store::{
+    push::tokens::{self, Device, PushToken, TooManyTokens},
+    sessions,
+};
 
 /// Devices of one user that have a push token.
 pub const TOKENS_MAX: i64 = 100;
@@ -33,6 +37,14 @@ pub struct DeviceSummary {
     pub connected: bool,
     /// What it said of itself last: `active`, `background` or `away`.
     pub activity: String,
+    /// How payloads are written to it unless it says so itself: `json` or `cbor`.
+    pub format: String,
+    /// When it connected last, in milliseconds since 1970.
+    pub connected_at: Option<i64>,
+    /// When it was there last, in milliseconds since 1970; null while it is connected.
+    pub last_seen: Option<i64>,
+    /// Tokens issued before this no longer connect it, in milliseconds since 1970.
+    pub signed_out_at: Option<i64>,
     pub push_token: Option<TokenSummary>,
 }
 
@@ -59,6 +71,12 @@ impl From<Device> for DeviceSummary {
             client_id: device.client_id,
             connected: device.is_connected,
             activity: device.activity,
+            format: device.format,
+            connected_at: device.connected_at_millis,
+            last_seen: device
+                .disconnected_at_millis
+                .filter(|_| !device.is_connected),
+            signed_out_at: device.signed_out_at_millis,
             push_token: device.token.map(Into::into),
         }
     }
@@ -105,6 +123,26 @@ impl Bridge {
         let mut conn = self.pool().acquire().await?;
         tokens::remove(&mut conn, caller.user, client_id).await?;
         Ok(())
+    }
+
+    /// Ends the session of a device of the caller, takes its push token, and refuses the tokens
+    /// that it has. False: there is no such device.
+    pub async fn sign_out(
+        &self,
+        caller: &Caller,
+        client_id: &str,
+    ) -> Result<bool, PushSettingsError> {
+        check_client_id(client_id)?;
+        let mut conn = self.pool().acquire().await?;
+        let mut tx = conn.begin().await?;
+        // In the order of the locks of registrations: the token first.
+        tokens::remove(&mut tx, caller.user, client_id).await?;
+        let device = sessions::sign_out(&mut tx, caller.user, client_id).await?;
+        tx.commit().await?;
+        if let Some(device) = device {
+            self.commits().sign_out(caller.user, device);
+        }
+        Ok(device.is_some())
     }
 
     /// The caller's devices, those that connected last first.

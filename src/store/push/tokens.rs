@@ -52,6 +52,12 @@ pub struct Device {
     pub is_connected: bool,
     /// What it said of itself last: `active`, `background` or `away`.
     pub activity: String,
+    /// `json` or `cbor`.
+    pub format: String,
+    /// All in milliseconds since 1970.
+    pub connected_at_millis: Option<i64>,
+    pub disconnected_at_millis: Option<i64>,
+    pub signed_out_at_millis: Option<i64>,
     pub token: Option<PushToken>,
 }
 
@@ -167,7 +173,10 @@ pub async fn remove(
 /// The devices of a user, those that connected last first; at most 1000.
 pub async fn devices(conn: &mut PgConnection, user: UserId) -> Result<Vec<Device>, StoreError> {
     let rows = sqlx::query!(
-        r#"select d.client_id, s.node is not null as "is_connected!", s.activity,
+        r#"select d.client_id, s.node is not null as "is_connected!", s.activity, d.format,
+                  (extract(epoch from s.connected_at) * 1000)::bigint as connected_at_millis,
+                  (extract(epoch from s.disconnected_at) * 1000)::bigint as disconnected_at_millis,
+                  (extract(epoch from d.signed_out_at) * 1000)::bigint as signed_out_at_millis,
                   t.provider as "provider?", t.app as "app?", t.environment as "environment?",
                   left(encode(sha256(convert_to(t.token, 'UTF8')), 'hex'), 8) as fingerprint,
                   t.voip_token is not null as has_voip_token, t.locale,
@@ -191,6 +200,10 @@ pub async fn devices(conn: &mut PgConnection, user: UserId) -> Result<Vec<Device
             client_id: row.client_id,
             is_connected: row.is_connected,
             activity: row.activity,
+            format: row.format,
+            connected_at_millis: row.connected_at_millis,
+            disconnected_at_millis: row.disconnected_at_millis,
+            signed_out_at_millis: row.signed_out_at_millis,
             token: TokenRow {
                 provider: row.provider,
                 app: row.app,

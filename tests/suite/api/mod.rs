@@ -75,17 +75,17 @@ impl Api {
         let mut registry = Registry::default();
         let message = MessageConfig {
             participants_max: PARTICIPANTS_MAX,
-            ..config.message
+            ..config.message.clone()
         };
-        let message_bytes_max = message.bytes_max;
         let parts = Parts {
             options: PgConnectOptions::clone(&pool.connect_options()),
             pool,
-            store: config.store,
-            inbox: config.inbox,
+            store: config.store.clone(),
+            inbox: config.inbox.clone(),
             message,
-            conversation: config.conversation,
-            push: config.push,
+            conversation: config.conversation.clone(),
+            push: config.push.clone(),
+            limits: config.limits.clone(),
             metrics: Metrics::register(&mut registry).bridge,
             node: "test".to_owned(),
         };
@@ -93,14 +93,9 @@ impl Api {
         let mut server = JoinSet::new();
         let forever = CancellationToken::new();
         tasks.spawn(&forever, &forever, |_, task| drop(server.spawn(task)));
-        let state = ApiState {
-            bridge,
-            keys: Arc::new(Keys::load(&config.auth, data_dir.path()).unwrap()),
-            registry: Arc::new(registry),
-            readiness: readiness.clone(),
-            http: config.http,
-            message_bytes_max,
-        };
+        let keys = Arc::new(Keys::load(&config.auth, data_dir.path()).unwrap());
+        let ready = readiness.clone();
+        let state = ApiState::new(bridge, keys, registry, ready, &config, forever.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         server.spawn(async move { axum::serve(listener, router(state)).await.unwrap() });

@@ -1,0 +1,319 @@
+//! `GET /v1/events`: what happens, as it happens, for who cannot use MQTT (server-sent events).
+//!
+//! ```text
+//!   event: message    {"conversation", "entry"}    every entry of every conversation
+//!   event: receipt    {"conversation", "receipt"}
+//!   event: typing     {"conversation", "typing"}
+//!   event: inbox      a patch of an inbox row, as on me/inbox
+//!   event: presence   as on me/presence
+//!   event: gap        {"conversation", "from", "to", "href"}: entries to be read there
+//!   event: resync     {"changed_since", "href"}: first of all, if Last-Event-ID was sent
+//! ```
+//!
+//! It is live only. `id` is the time, so that whoever comes back knows since when to ask. What a
+//! slow reader has no room for waits in the log, and is read from there or named in a gap.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    future::poll_fn,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, HeaderName},
+    response::{
+        IntoResponse, Response,
+        sse::{Event as Frame, Sse},
+    },
+};
+use futures_util::stream;
+use hashbrown::HashMap;
+use serde_json::json;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, Interval, MissedTickBehavior},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    ApiState,
+    error::ApiError,
+    extract::{AuthFor, now_unix_millis},
+};
+use crate::{
+    bridge::{
+        Bridge,
+        mailbox::{Event, Mailbox, Notice},
+    },
+    domain::{
+        ids::{ConversationId, UserId},
+        message::SharedEntry,
+        problem::ProblemKind,
+        topic::{ME_INBOX, ME_PRESENCE},
+    },
+};
+
+/// Entries read from the log at once.
+const PAGE_ENTRIES_MAX: usize = 100;
+/// Of entries that did not fit into memory so many are read from the log; more are a gap.
+const CATCH_UP_ENTRIES_MAX: i64 = 200;
+/// How much earlier than the last event a reader should ask for changes: clocks differ, and
+/// some changes are written a moment later.
+const RESYNC_MARGIN_MILLIS: u64 = 10_000;
+
+/// The streams that are open.
+#[derive(Debug)]
+pub(super) struct Streams {
+    permits: Arc<Semaphore>,
+    users: Mutex<HashMap<UserId, usize>>,
+    per_user_max: usize,
+}
+
+impl Streams {
+    pub(super) fn new(max: usize, per_user_max: usize) -> Self {
+        Self {
+            permits: Arc::new(Semaphore::new(max)),
+            users: Mutex::default(),
+            per_user_max,
+        }
+    }
+
+    fn take_seat(self: &Arc<Self>, user: UserId) -> Result<Seat, ApiError> {
+        let refused = |kind, detail: &str| ApiError::Refused(kind, detail.to_owned());
+        let permit = self.permits.clone().try_acquire_owned().map_err(|_| {
+            let detail = "as many streams are open as there may be; try again later";
+            refused(ProblemKind::Unavailable, detail)
+        })?;
+        let mut users = self.lock();
+        let open = users.entry(user).or_default();
+        if *open >= self.per_user_max {
+            let detail = "you have as many streams open as there may be; close one";
+            return Err(refused(ProblemKind::TooMany, detail));
+        }
+        *open += 1;
+        drop(users);
+        Ok(Seat {
+            streams: self.clone(),
+            user,
+            _permit: permit,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<UserId, usize>> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of one stream; dropping it gives it back.
+struct Seat {
+    streams: Arc<Streams>,
+    user: UserId,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut users = self.streams.lock();
+        if let Some(open) = users.get_mut(&self.user) {
+            *open -= 1;
+            if *open == 0 {
+                users.remove(&self.user);
+            }
+        }
+    }
+}
+
+/// `GET /v1/events`
+pub(super) async fn follow(
+    State(state): State<ApiState>,
+    AuthFor { caller, remains }: AuthFor,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    state.bridge.rates().request(&caller)?;
+    let seat = state.streams.take_seat(caller.user)?;
+    let mailbox = Arc::new(Mailbox::default());
+    mailbox.set_wants_inbox(true);
+    let commits = state.bridge.commits();
+    commits.subscribe(caller.user, mailbox.clone());
+    let mut heartbeat = tokio::time::interval(state.http.events_heartbeat);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let follower = Follower {
+        bridge: state.bridge.clone(),
+        user: caller.user,
+        mailbox,
+        frames: headers
+            .get("last-event-id")
+            .map(|id| resync(id.to_str().ok()))
+            .into_iter()
+            .collect(),
+        events: VecDeque::new(),
+        heartbeat,
+        stop: state.stop.clone(),
+        ends: Instant::now() + remains.min(Duration::from_hours(24 * 365)),
+        _seat: seat,
+    };
+    let unbuffered = [(HeaderName::from_static("x-accel-buffering"), "no")];
+    Ok((
+        unbuffered,
+        Sse::new(stream::unfold(follower, Follower::next)),
+    )
+        .into_response())
+}
+
+/// One open stream.
+struct Follower {
+    bridge: Bridge,
+    user: UserId,
+    mailbox: Arc<Mailbox>,
+    /// Ready to be sent.
+    frames: VecDeque<Frame>,
+    /// Not looked at yet.
+    events: VecDeque<Event>,
+    heartbeat: Interval,
+    stop: CancellationToken,
+    /// When the token does.
+    ends: Instant,
+    _seat: Seat,
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.bridge.commits().unsubscribe(self.user, &self.mailbox);
+    }
+}
+
+impl Follower {
+    /// Called when the client has room for another one.
+    async fn next(mut self) -> Option<(Result<Frame, Infallible>, Self)> {
+        loop {
+            if self.stop.is_cancelled() || Instant::now() >= self.ends {
+                return None;
+            }
+            if let Some(frame) = self.frames.pop_front() {
+                return Some((Ok(frame), self));
+            }
+            if let Some(event) = self.events.pop_front() {
+                self.look(event).await;
+                continue;
+            }
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return None,
+                () = tokio::time::sleep_until(self.ends) => return None,
+                events = poll_fn(|cx| self.mailbox.poll_take(cx)) => self.events.extend(events),
+                _ = self.heartbeat.tick() => self.frames.push_back(now().comment("")),
+            }
+        }
+    }
+
+    async fn look(&mut self, event: Event) {
+        match event {
+            Event::Commit {
+                notice, from, to, ..
+            } => self.commit(&notice, from, to).await,
+            Event::Behind {
+                conversation,
+                from,
+                to,
+            } => self.catch_up(conversation, from, to).await,
+            Event::Receipt(receipt) => {
+                let payload = String::from_utf8_lossy(&receipt.payload);
+                self.say("receipt", &of(receipt.conversation, "receipt", &payload));
+            }
+            Event::Mine { topic, payload } => {
+                let payload = String::from_utf8_lossy(&payload);
+                match topic {
+                    ME_INBOX => self.say("inbox", &payload),
+                    ME_PRESENCE => self.say("presence", &payload),
+                    _ => {}
+                }
+            }
+            // For those who publish, or hold a session.
+            _ => {}
+        }
+    }
+
+    /// A notice holds the newest entries; what came before them is in the log.
+    async fn commit(&mut self, notice: &Notice, from: i64, to: i64) {
+        let number = |entry: &SharedEntry| entry.position.sequence.get();
+        let entries = notice.entries.iter();
+        let entries: Vec<_> = entries
+            .filter(|entry| (from..=to).contains(&number(entry)))
+            .collect();
+        let missing_to = entries.first().map_or(to, |entry| number(entry) - 1);
+        if missing_to >= from {
+            self.catch_up(notice.conversation, from, missing_to).await;
+        }
+        for entry in entries {
+            self.entry(entry);
+        }
+    }
+
+    /// Reads entries from the log, or says where they are.
+    async fn catch_up(&mut self, conversation: ConversationId, from: i64, to: i64) {
+        let mut next = from;
+        while next <= to && to - from < CATCH_UP_ENTRIES_MAX {
+            let page = self
+                .bridge
+                .log_after(self.user, conversation, next - 1, PAGE_ENTRIES_MAX);
+            let page = match page.await {
+                Ok(page) => page,
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "a page of the log is not read");
+                    break;
+                }
+            };
+            let Some(last) = page.last() else {
+                return; // the user may not see more
+            };
+            next = last.position.sequence.get() + 1;
+            for entry in page {
+                if entry.position.sequence.get() <= to {
+                    self.entry(&entry);
+                }
+            }
+        }
+        if next <= to {
+            let after = next - 1;
+            let href = format!("/v1/conversations/{conversation}/messages?after={after}");
+            let gap = json!({"conversation": conversation, "from": next, "to": to, "href": href});
+            self.say("gap", &gap.to_string());
+        }
+    }
+
+    fn entry(&mut self, entry: &SharedEntry) {
+        let payload = String::from_utf8_lossy(&entry.payload);
+        let conversation = entry.position.conversation;
+        self.say("message", &of(conversation, "entry", &payload));
+    }
+
+    fn say(&mut self, name: &str, data: &str) {
+        self.frames.push_back(now().event(name).data(data));
+    }
+}
+
+/// JSON in JSON, as it is.
+fn of(conversation: ConversationId, name: &str, payload: &str) -> String {
+    format!("{{\"conversation\":\"{conversation}\",\"{name}\":{payload}}}")
+}
+
+fn now() -> Frame {
+    Frame::default().id(now_unix_millis().to_string())
+}
+
+/// The last thing somebody saw was this; what changed since must be asked for.
+fn resync(last: Option<&str>) -> Frame {
+    let since = last.and_then(|last| last.parse::<u64>().ok());
+    let data = match since.map(|since| since.saturating_sub(RESYNC_MARGIN_MILLIS)) {
+        Some(since) => {
+            let href = format!("/v1/inbox?changed_since={since}");
+            json!({"changed_since": since, "href": href})
+        }
+        None => json!({"changed_since": null, "href": "/v1/inbox"}),
+    };
+    now().event("resync").data(data.to_string())
+}

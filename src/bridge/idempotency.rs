@@ -1,0 +1,157 @@
+//! Requests that come again with the same key are done once, and answered as before.
+//!
+//! ```text
+//!   key is new ──▶ begun ──▶ done ──▶ answer kept for a day; a repeat gets it again
+//!                    │ 5xx, or no answer for a minute: begun again, with the same seed
+//! ```
+//!
+//! Whatever must not happen twice even if the process dies in between takes its id from the seed.
+
+use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use super::{Bridge, conversations::Caller};
+use crate::{
+    domain::{
+        ids::UserId,
+        problem::{Problem, ProblemKind},
+        request::Answer,
+    },
+    store::{
+        StoreError,
+        idempotency::{self, Begun, Keyed},
+    },
+};
+
+/// The longest idempotency key, in bytes.
+pub(super) const KEY_BYTES_MAX: usize = 64;
+
+/// A request that has begun under a key.
+#[derive(Debug)]
+pub(super) struct Once {
+    user: UserId,
+    key: String,
+    /// The same whenever this request is begun again.
+    pub(super) seed: Uuid,
+}
+
+impl Bridge {
+    /// Begins what `request` says, part by part, unless it is answered already.
+    pub(super) async fn begin_once(
+        &self,
+        caller: &Caller,
+        key: &str,
+        request: &[&[u8]],
+    ) -> Result<Result<Once, Answer>, StoreError> {
+        let fits = (1..=KEY_BYTES_MAX).contains(&key.len());
+        if !fits || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let detail =
+                format!("an idempotency key has 1 to {KEY_BYTES_MAX} visible ASCII characters");
+            return Ok(Err(Problem::new(ProblemKind::Invalid, detail).into()));
+        }
+        let keyed = Keyed {
+            user: caller.user,
+            key,
+            request_hash: &hash(request),
+        };
+        let mut conn = self.pool().acquire().await?;
+        let problem = match idempotency::begin(&mut conn, keyed).await? {
+            Begun::Mine { first_micros } => {
+                return Ok(Ok(Once {
+                    user: caller.user,
+                    key: key.to_owned(),
+                    seed: seed(caller.user, key, first_micros),
+                }));
+            }
+            Begun::Answered { status, body } => return replayed(status, body).map(Err),
+            Begun::InWork { seconds } => {
+                let detail = "the request with this idempotency key is being worked on";
+                let seconds = u64::try_from(seconds).unwrap_or(1);
+                Problem::new(ProblemKind::Conflict, detail).retry_after(seconds)
+            }
+            Begun::OtherRequest => {
+                let detail = "the idempotency key stands for another request; take a new one";
+                Problem::new(ProblemKind::KeyReused, detail)
+            }
+        };
+        Ok(Err(problem.into()))
+    }
+
+    /// Keeps the answer; after a failure of the server the request may be begun again.
+    pub(super) async fn end_once(&self, once: Once, answer: &Answer) {
+        let Once { user, key, .. } = once;
+        let ended = async {
+            let mut conn = self.pool().acquire().await?;
+            if answer.status >= 500 {
+                return idempotency::give_up(&mut conn, user, &key).await;
+            }
+            let status = i16::try_from(answer.status).map_err(StoreError::corrupt)?;
+            let body = answer.body.as_deref().map(|body| body.get().as_bytes());
+            idempotency::answer(&mut conn, user, &key, status, body).await
+        };
+        if let Err(error) = ended.await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "an answer is not kept; a repeat is done again");
+        }
+    }
+}
+
+fn replayed(status: i16, body: Option<Vec<u8>>) -> Result<Answer, StoreError> {
+    let body = body.map(|body| {
+        let text = String::from_utf8(body).map_err(StoreError::corrupt)?;
+        RawValue::from_string(text).map_err(StoreError::corrupt)
+    });
+    let status = u16::try_from(status).map_err(StoreError::corrupt)?;
+    Ok(Answer {
+        is_replayed: true,
+        ..Answer::new(status, body.transpose()?)
+    })
+}
+
+/// SHA-256 of the parts, each with its length.
+fn hash(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.len().to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+fn seed(user: UserId, key: &str, first_micros: i64) -> Uuid {
+    let hash = hash(&[
+        &user.0.to_le_bytes(),
+        key.as_bytes(),
+        &first_micros.to_le_bytes(),
+    ]);
+    let mut half = [0; 16];
+    half.copy_from_slice(&hash[..16]);
+    Uuid::new_v8(half)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_do_not_run_into_each_other() {
+        assert_ne!(hash(&[b"ab", b"c"]), hash(&[b"a", b"bc"]));
+        assert_eq!(hash(&[b"ab", b"c"]), hash(&[b"ab", b"c"]));
+    }
+
+    /// Goal: neither another user nor the same key on another day leads to the same conversation.
+    #[test]
+    fn a_seed_is_that_of_one_request() {
+        let first = seed(UserId(1), "a", 7);
+        assert_eq!(seed(UserId(1), "a", 7), first);
+        for other in [
+            seed(UserId(2), "a", 7),
+            seed(UserId(1), "b", 7),
+            seed(UserId(1), "a", 8),
+        ] {
+            assert_ne!(other, first);
+        }
+        assert_eq!(first.get_version_num(), 8);
+    }
+}
