@@ -3,6 +3,7 @@
 //! The file of defaults explains every setting; here stand their types and what must hold
 //! between them. Nothing else in the program reads the environment.
 
+mod conversation;
 mod push;
 
 use std::{
@@ -17,6 +18,7 @@ use config::{Config as Sources, ConfigError, Environment, File, FileFormat};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use conversation::{ConversationConfig, HistoryDepth};
 pub use push::{
     ApnsApp, Environment as ApnsEnvironment, FcmApp, PushConfig, Template, TemplateClass, WebApp,
 };
@@ -35,6 +37,8 @@ pub struct Config {
     pub http: HttpConfig,
     pub auth: AuthConfig,
     pub message: MessageConfig,
+    pub conversation: ConversationConfig,
+    pub inbox: InboxConfig,
     pub store: StoreConfig,
     pub push: PushConfig,
     pub log: LogConfig,
@@ -111,6 +115,16 @@ pub struct MessageConfig {
     pub bytes_max: usize,
     pub participants_max: usize,
     pub receipts_participants_max: usize,
+    #[serde(with = "humantime_serde")]
+    pub erase_interval: Duration,
+}
+
+/// What users are told of their inboxes.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct InboxConfig {
+    #[serde(with = "humantime_serde")]
+    pub patch_interval: Duration,
 }
 
 /// Postgres, and how it is written to.

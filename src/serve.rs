@@ -160,6 +160,8 @@ async fn build(
         options,
         store: store.clone(),
         message: config.message.clone(),
+        conversation: config.conversation,
+        inbox: config.inbox.clone(),
         push: config.push.clone(),
         metrics: metrics.bridge,
         node: node(&config.data_dir)?,

@@ -9,6 +9,9 @@
 //!                                   ▲      │ lost connection, full disk, …
 //!                                   └─ wait ┘ nothing is answered meanwhile
 //! ```
+//!
+//! Edits, retractions and reactions have a statement of their own, `append_changes`. A batch
+//! that holds both is committed in phases, in which each conversation keeps its order.
 
 use std::{ops::Range, time::Duration};
 
@@ -19,14 +22,14 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Accepted, Refusal,
     batch::{Batch, Incoming},
-    membership::MembershipRequest,
+    changes::ChangeRequest,
     told::Told,
 };
 use crate::{
     config::StoreConfig,
     domain::{ids::ConversationId, message::NewMessage, receipt::Standing},
     store::{
-        StoreError,
+        StoreError, changes,
         messages::{self, Appended, Outcome},
     },
     telemetry::metrics::{BridgeMetrics, PublishLabels, PublishOutcome},
@@ -36,7 +39,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) enum Work {
     Append(Incoming),
-    Membership(MembershipRequest),
+    Change(Box<ChangeRequest>),
     /// Tell the participants where some of them stand.
     Receipts {
         conversation: ConversationId,
@@ -166,7 +169,7 @@ impl Writer {
     async fn perform_other(&mut self, work: Work) {
         match work {
             Work::Append(_) => {}
-            Work::Membership(request) => self.change_membership(request).await,
+            Work::Change(request) => self.change(*request).await,
             Work::Receipts {
                 conversation,
                 standings,
@@ -192,17 +195,24 @@ impl Writer {
             return;
         }
         let batch = Batch::fold(incoming);
-        let (answers, is_uncertain) = self.commit(batch.messages()).await;
+        let mut answers = Vec::with_capacity(batch.messages().len());
+        let mut is_uncertain = false;
+        for phase in batch.phases() {
+            is_uncertain |= self.commit(phase, &mut answers).await;
+        }
         self.count(&batch, &answers);
         let commits = batch.answer(&answers, is_uncertain);
         self.told.commits(&mut self.database, commits).await;
     }
 
-    /// Appends, however long the store is away. Returns the answers in order, and whether
+    /// Appends, however long the store is away. Adds the answers in order, and says whether
     /// an earlier attempt may have committed some of them.
-    async fn commit(&mut self, batch: &[NewMessage]) -> (Vec<Result<Appended, Refusal>>, bool) {
-        let mut answers = Vec::with_capacity(batch.len());
-        let mut parts = vec![batch];
+    async fn commit(
+        &mut self,
+        phase: &[NewMessage],
+        answers: &mut Vec<Result<Appended, Refusal>>,
+    ) -> bool {
+        let mut parts = vec![phase];
         let mut is_uncertain = false;
         while let Some(part) = parts.pop() {
             match self.try_commit(part).await {
@@ -232,12 +242,17 @@ impl Writer {
                 }
             }
         }
-        (answers, is_uncertain)
+        is_uncertain
     }
 
     /// One statement, so its own transaction: what it answers is committed.
     async fn try_commit(&mut self, part: &[NewMessage]) -> Result<Vec<Appended>, StoreError> {
-        messages::append_batch(self.database.conn().await?, part).await
+        let conn = self.database.conn().await?;
+        if part.iter().any(|message| message.content.is_change()) {
+            changes::append_changes(conn, part).await
+        } else {
+            messages::append_batch(conn, part).await
+        }
     }
 
     fn count(&self, batch: &Batch, answers: &[Result<Appended, Refusal>]) {
@@ -296,5 +311,12 @@ pub(super) fn verdict(answer: &Result<Appended, Refusal>) -> Result<Accepted, Re
         }),
         Outcome::NoConversation => Err(Refusal::NoConversation),
         Outcome::NotParticipant => Err(Refusal::NotParticipant),
+        Outcome::Archived => Err(Refusal::Archived),
+        Outcome::Silenced => Err(Refusal::Silenced),
+        Outcome::Blocked => Err(Refusal::Blocked),
+        Outcome::NoMessage => Err(Refusal::NoMessage),
+        Outcome::NotAuthor => Err(Refusal::NotAuthor),
+        Outcome::Gone => Err(Refusal::Gone),
+        Outcome::ReactionsFull => Err(Refusal::ReactionsFull),
     }
 }

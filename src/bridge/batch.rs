@@ -80,7 +80,50 @@ impl Batch {
                 is_repeat,
             });
         }
+        batch.arrange();
         batch
+    }
+
+    /// Sorts messages and changes apart, as far as every conversation keeps its order.
+    ///
+    /// Each phase holds one sort. A conversation goes on to the next one when the sort of what
+    /// it was sent flips, so that there are no more phases than the busiest one has flips:
+    ///
+    /// ```text
+    ///   a: message, edit, message     b: edit, edit     c: message
+    ///   phases:  [a.message, c.message]  [a.edit, b.edit, b.edit]  [a.message]
+    /// ```
+    fn arrange(&mut self) {
+        if !self.messages.iter().any(|one| one.content.is_change()) {
+            return;
+        }
+        let mut newest: HashMap<ConversationId, usize> = HashMap::new();
+        let messages = std::mem::take(&mut self.messages);
+        // Even phases hold messages, odd ones changes.
+        let mut phased: Vec<_> = messages
+            .into_iter()
+            .enumerate()
+            .map(|(place, message)| {
+                let phase = newest.entry(message.conversation).or_insert(0);
+                *phase += usize::from((*phase % 2 == 1) != message.content.is_change());
+                (*phase, place, message)
+            })
+            .collect();
+        phased.sort_by_key(|(phase, ..)| *phase);
+        let mut moved = vec![0; phased.len()];
+        for (place, (_, before, message)) in phased.into_iter().enumerate() {
+            moved[before] = place;
+            self.messages.push(message);
+        }
+        for waiting in &mut self.waiting {
+            waiting.place = moved[waiting.place];
+        }
+    }
+
+    /// What is committed together, in order: messages, then changes, then messages, …
+    pub(super) fn phases(&self) -> impl Iterator<Item = &[NewMessage]> {
+        self.messages
+            .chunk_by(|one, next| one.content.is_change() == next.content.is_change())
     }
 
     pub(super) fn messages(&self) -> &[NewMessage] {
@@ -135,11 +178,7 @@ fn commits(
                     conversation: message.conversation,
                     sequence,
                 };
-                let entry = LogEntry {
-                    position,
-                    sender_device: message.sender_device,
-                    payload: entry_json(stamp, &message.content),
-                };
+                let entry = LogEntry::new(position, message.sender_device, entry_json(stamp, &message.content));
                 (sequence.get(), Some(Arc::new(entry)))
             }
             Outcome::Duplicate { sequence } if is_uncertain => (sequence.get(), None),
@@ -166,7 +205,6 @@ fn commits(
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use tokio::sync::oneshot;
 
     use super::*;
@@ -181,13 +219,7 @@ mod tests {
         Incoming,
         oneshot::Receiver<Result<super::super::Accepted, Refusal>>,
     ) {
-        let content = Content {
-            id: ClientMessageId::new(id.into()).unwrap(),
-            kind: "text".into(),
-            body: Bytes::from_static(b"1"),
-            reply_to: None,
-            extra: Bytes::new(),
-        };
+        let content = Content::new(ClientMessageId::new(id.into()).unwrap(), "text", "1");
         let message = NewMessage {
             conversation: ConversationId(uuid::Uuid::from_u128(1)),
             sender: UserId(1),

@@ -11,8 +11,12 @@ use std::{
 
 use bytes::Bytes;
 use hashbrown::HashMap;
+use prometheus_client::metrics::counter::Counter;
 
-use super::mailbox::{Mailbox, Notice, ReceiptNotice};
+use super::{
+    inbox::patches::Dirty,
+    mailbox::{Mailbox, Notice, ReceiptNotice},
+};
 use crate::domain::ids::{ConversationId, UserId};
 
 /// Locks are short and shared by few tasks; a handful of shards keeps them apart.
@@ -25,6 +29,8 @@ pub struct Commits {
     hasher: RandomState,
     /// How far commits were told of, until the outbox has been read up to there.
     told: Mutex<HashMap<ConversationId, i64>>,
+    /// The inbox rows that changed, of users who want to know.
+    dirty: Dirty,
 }
 
 impl Default for Commits {
@@ -33,6 +39,7 @@ impl Default for Commits {
             users: std::array::from_fn(|_| Mutex::default()),
             hasher: RandomState::new(),
             told: Mutex::default(),
+            dirty: Dirty::default(),
         }
     }
 }
@@ -55,6 +62,14 @@ impl Member {
 }
 
 impl Commits {
+    /// Counts inbox rows that nobody is told of with `dropped`.
+    pub(super) fn new(dropped: Counter) -> Self {
+        Self {
+            dirty: Dirty::new(dropped),
+            ..Self::default()
+        }
+    }
+
     /// A device of `user` is connected: its mailbox hears of every commit from now on.
     pub fn subscribe(&self, user: UserId, mailbox: Arc<Mailbox>) {
         self.shard(user).entry(user).or_default().push(mailbox);
@@ -74,6 +89,7 @@ impl Commits {
     pub(super) fn publish(&self, notice: &Arc<Notice>, members: &[Member]) {
         for member in members {
             if let Some((from, to)) = member.visible(notice.from, notice.to) {
+                let mut wants_inbox = false;
                 for mailbox in self
                     .shard(member.user)
                     .get(&member.user)
@@ -81,6 +97,10 @@ impl Commits {
                     .flatten()
                 {
                     mailbox.notice(notice, from, to, member.joined >= notice.from);
+                    wants_inbox |= mailbox.wants_inbox();
+                }
+                if wants_inbox {
+                    self.dirty.mark(member.user, notice.conversation);
                 }
             }
         }
@@ -117,6 +137,17 @@ impl Commits {
         let shard = self.shard(user);
         let mailboxes = shard.get(&user).into_iter().flatten();
         mailboxes.into_iter().any(|mailbox| mailbox.wants_inbox())
+    }
+
+    /// A row of the user's inbox shows something else now: tells the devices that want to know.
+    pub(super) fn inbox_changed(&self, user: UserId, conversation: ConversationId) {
+        if self.wants_inbox(user) {
+            self.dirty.mark(user, conversation);
+        }
+    }
+
+    pub(super) fn dirty(&self) -> &Dirty {
+        &self.dirty
     }
 
     pub(super) fn remember_told(&self, conversation: ConversationId, to: i64) {

@@ -5,12 +5,14 @@
 
 mod accept;
 mod batch;
+pub mod blocks;
+mod changes;
 pub mod commits;
 pub mod conversations;
 mod health;
 pub mod identity;
+pub mod inbox;
 pub mod mailbox;
-mod membership;
 pub mod operations;
 pub mod push_settings;
 pub mod receipts;
@@ -18,6 +20,7 @@ mod relay;
 pub mod sessions;
 mod start;
 mod told;
+mod upkeep;
 mod users;
 
 use std::{
@@ -34,17 +37,16 @@ use tokio::{
 
 use crate::{
     domain::{
-        ids::{ConversationId, Subject, UserId},
+        ids::{ConversationId, UserId},
         message::{NewMessage, Sequence},
         receipt::Report,
     },
-    store::{StoreError, conversations::Role},
+    store::StoreError,
 };
 use accept::Work;
 use batch::Incoming;
 use commits::Commits;
 use mailbox::Reply;
-use membership::MembershipRequest;
 use push_settings::Apps;
 use receipts::{Receipts, ReportReply};
 use users::Users;
@@ -64,6 +66,8 @@ struct Inner {
     users: Users,
     apps: Apps,
     participants_max: usize,
+    /// How many earlier entries newcomers of a new group may see; none is all of them.
+    history_depth: Option<i64>,
     /// How long a connection waits for the store at its begin and its end.
     patience: Duration,
     /// The name of this process among the nodes of a cluster.
@@ -85,32 +89,29 @@ pub enum Refusal {
     NoConversation,
     #[error("only participants who may write publish to a conversation")]
     NotParticipant,
+    #[error("the conversation is archived: nothing is written to it")]
+    Archived,
+    #[error("you may not write to this conversation for now")]
+    Silenced,
+    #[error("you may not write to this conversation: the other one does not want to hear of you")]
+    Blocked,
+    #[error("there is no such message; `ref` is the sequence of one that you see")]
+    NoMessage,
+    #[error("the message is not yours: edit your own; owners and admins also retract")]
+    NotAuthor,
+    #[error("the message is retracted or has expired: nothing about it can be changed")]
+    Gone,
+    #[error("the message has as many sorts of reactions as it may; use one of them")]
+    ReactionsFull,
     #[error("the store cannot hold this message; the log of the server says why")]
     Unstorable,
     #[error("the store is away; repeat the message later, with the same id")]
     Unavailable,
 }
 
-/// A participant who comes or goes.
-#[derive(Clone, Debug)]
-pub struct MembershipChange {
-    pub conversation: ConversationId,
-    pub user: Subject,
-    pub user_id: UserId,
-    /// The role of who comes; none if the user goes.
-    pub role: Option<Role>,
-    /// Who wants it.
-    pub actor: Subject,
-    pub actor_id: UserId,
-}
-
 /// Why a request to the bridge could not be done.
 #[derive(Debug, thiserror::Error)]
 pub enum BridgeError {
-    #[error("there is no such conversation")]
-    NoConversation,
-    #[error("the conversation is full: it may have {participants_max} participants")]
-    Full { participants_max: usize },
     #[error("another connection has taken the session")]
     TakenOver,
     #[error("only participants report how far they have got")]
@@ -196,21 +197,6 @@ impl Bridge {
         verdict.await.unwrap_or(Err(Refusal::Unavailable))
     }
 
-    /// Lets a user come or go, and waits for the commit. Nothing: it was so already.
-    pub async fn change_membership(
-        &self,
-        change: MembershipChange,
-    ) -> Result<Option<Sequence>, BridgeError> {
-        let (reply, answer) = oneshot::channel();
-        let conversation = change.conversation;
-        let request = MembershipRequest { change, reply };
-        self.0
-            .writers
-            .send(conversation, Work::Membership(request))
-            .await;
-        answer.await.unwrap_or(Err(BridgeError::Unavailable))
-    }
-
     /// Stores how far a user says to have got, and waits for the commit.
     pub async fn settle_report(
         &self,
@@ -246,6 +232,10 @@ impl Bridge {
 
     pub(crate) fn participants_max(&self) -> usize {
         self.0.participants_max
+    }
+
+    fn history_depth(&self) -> Option<i64> {
+        self.0.history_depth
     }
 
     fn patience(&self) -> Duration {

@@ -1,6 +1,6 @@
 //! Puts the bridge together: writers, the flush of positions, the outbox relay.
 
-use std::{hash::RandomState, sync::Arc};
+use std::{hash::RandomState, sync::Arc, time::Duration};
 
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio::sync::mpsc;
@@ -10,14 +10,16 @@ use super::{
     Bridge, Inner, Writers,
     accept::{Database, Work, Writer},
     commits::Commits,
+    inbox::patches::Patches,
     push_settings::Apps,
     receipts::Receipts,
     relay::Relay,
     told::Told,
+    upkeep,
     users::Users,
 };
 use crate::{
-    config::{MessageConfig, PushConfig, StoreConfig},
+    config::{ConversationConfig, InboxConfig, MessageConfig, PushConfig, StoreConfig},
     domain::receipt::Standing,
     store::{StoreError, cursors::Moved, sessions},
     telemetry::metrics::BridgeMetrics,
@@ -36,6 +38,8 @@ pub struct Parts {
     pub options: PgConnectOptions,
     pub store: StoreConfig,
     pub message: MessageConfig,
+    pub conversation: ConversationConfig,
+    pub inbox: InboxConfig,
     pub push: PushConfig,
     pub metrics: BridgeMetrics,
     /// The name of this process among the nodes of a cluster.
@@ -46,10 +50,12 @@ pub struct Parts {
 pub struct Tasks {
     writers: Vec<Writer>,
     relay: Relay,
+    patches: Patches,
     receipts: Arc<Receipts>,
     queues: Writers,
     pool: PgPool,
     store: StoreConfig,
+    erase_interval: Duration,
 }
 
 impl Bridge {
@@ -68,11 +74,13 @@ impl Bridge {
             options,
             store,
             message,
+            conversation,
+            inbox,
             push,
             metrics,
             node,
         } = parts;
-        let commits = Arc::new(Commits::default());
+        let commits = Arc::new(Commits::new(metrics.inbox_patches_dropped.clone()));
         let mut queues = Vec::new();
         let mut writers = Vec::new();
         for _ in 0..store.writers.get() {
@@ -92,21 +100,29 @@ impl Bridge {
             queues: queues.into(),
             hasher: RandomState::new(),
         };
-        let receipts = Arc::new(Receipts::new(store.flush_positions_max, metrics));
+        let receipts = Arc::new(Receipts::new(store.flush_positions_max, metrics.clone()));
         let relay = Relay {
             pool: pool.clone(),
             writers: queues.clone(),
             commits: commits.clone(),
             interval: store.relay_interval,
         };
+        let patches = Patches {
+            pool: pool.clone(),
+            commits: commits.clone(),
+            interval: inbox.patch_interval,
+            metrics,
+        };
         let patience = store.acquire_timeout;
         let tasks = Tasks {
             writers,
             relay,
+            patches,
             receipts: receipts.clone(),
             queues: queues.clone(),
             pool: pool.clone(),
             store,
+            erase_interval: message.erase_interval,
         };
         let bridge = Self(Arc::new(Inner {
             pool,
@@ -116,6 +132,7 @@ impl Bridge {
             users: Users::default(),
             apps: Apps::new(&push),
             participants_max: message.participants_max,
+            history_depth: conversation.history_depth.entries(),
             patience,
             node,
         }));
@@ -139,6 +156,8 @@ impl Tasks {
             spawn("writer", Box::pin(writer.run(hard.clone())));
         }
         spawn("relay", Box::pin(self.relay.run(stop.clone())));
+        let commits = self.patches.commits.clone();
+        spawn("inbox patches", Box::pin(self.patches.run(stop.clone())));
         let (receipts, pool, interval) = (self.receipts, self.pool, self.store.flush_interval);
         spawn(
             "expired sessions",
@@ -148,11 +167,20 @@ impl Tasks {
                 stop.clone(),
             )),
         );
+        spawn(
+            "expired contents",
+            Box::pin(upkeep::run(pool.clone(), self.erase_interval, stop.clone())),
+        );
         let (queues, stop) = (self.queues, stop.clone());
         spawn(
             "receipts",
             Box::pin(async move {
-                let told = |moved| announce(queues.clone(), moved);
+                let told = |moved: Vec<Moved>| {
+                    for moved in &moved {
+                        commits.inbox_changed(moved.user, moved.conversation);
+                    }
+                    announce(queues.clone(), moved)
+                };
                 receipts.run(pool, interval, stop, told).await;
             }),
         );
@@ -191,7 +219,7 @@ async fn announce(queues: Writers, mut moved: Vec<Moved>) {
     }
 }
 
-async fn remove_expired(pool: PgPool, interval: std::time::Duration, stop: CancellationToken) {
+async fn remove_expired(pool: PgPool, interval: Duration, stop: CancellationToken) {
     while stop
         .run_until_cancelled(tokio::time::sleep(interval))
         .await

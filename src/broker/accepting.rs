@@ -203,14 +203,19 @@ impl<S> Connection<S> {
             Refusal::NoConversation | Refusal::NotParticipant => {
                 self.refuse(ticket, ReasonCode::NOT_AUTHORIZED, NOT_YOURS, topic, id);
             }
-            Refusal::Unstorable => {
-                self.refuse(
-                    ticket,
-                    ReasonCode::IMPLEMENTATION_SPECIFIC,
-                    &refusal,
-                    topic,
-                    id,
-                );
+            Refusal::Archived | Refusal::Silenced | Refusal::Blocked | Refusal::NotAuthor => {
+                self.refuse(ticket, ReasonCode::NOT_AUTHORIZED, &refusal, topic, id);
+            }
+            Refusal::NoMessage => {
+                let code = ReasonCode::PAYLOAD_FORMAT_INVALID;
+                self.refuse(ticket, code, &refusal, topic, id);
+            }
+            Refusal::ReactionsFull => {
+                self.refuse(ticket, ReasonCode::QUOTA_EXCEEDED, &refusal, topic, id);
+            }
+            Refusal::Gone | Refusal::Unstorable => {
+                let code = ReasonCode::IMPLEMENTATION_SPECIFIC;
+                self.refuse(ticket, code, &refusal, topic, id);
             }
             // Not acknowledged: the process stops, and the device repeats it elsewhere.
             Refusal::Unavailable => {}

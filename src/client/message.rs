@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::domain::{
     ids::{ClientMessageId, ConversationId, Subject},
-    message::{Content, Position, Sequence},
+    message::{Content, Format, Position, Sequence},
 };
 
 /// Something that arrived.
@@ -138,9 +139,14 @@ struct ContentJson<'a> {
     id: &'a ClientMessageId,
     #[serde(rename = "type")]
     kind: &'a str,
-    body: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reply_to: Option<Sequence>,
+    #[serde(skip_serializing_if = "Option::is_none", rename = "ref")]
+    target: Option<Sequence>,
 }
 
 /// The payload of `c/{cid}/send`.
@@ -149,11 +155,18 @@ struct ContentJson<'a> {
 ///
 /// If the body is not JSON.
 pub(super) fn content_json(content: &Content) -> Result<Bytes, serde_json::Error> {
+    let (body, bytes) = match content.format {
+        Format::Json if content.body.is_empty() => (None, None),
+        Format::Json => (Some(serde_json::from_slice(&content.body)?), None),
+        Format::Bytes => (None, Some(STANDARD.encode(&content.body))),
+    };
     let mut json = serde_json::to_vec(&ContentJson {
         id: &content.id,
         kind: &content.kind,
-        body: serde_json::from_slice(&content.body)?,
+        body,
+        bytes,
         reply_to: content.reply_to,
+        target: content.target,
     })?;
     if let Some(rest) = content.extra.strip_prefix(b"{") {
         json.pop();
@@ -179,10 +192,17 @@ mod tests {
 
     #[test]
     fn the_server_reads_what_a_device_sends() {
-        let sent = br#"{"id":"1","type":"pic","body":{"a":[1.50,"x"]},"reply_to":41,"x":null}"#;
-        let content = Content::from_json(sent, 1024).unwrap();
-        let json = content_json(&content).unwrap();
-        assert_eq!(Content::from_json(&json, 1024).unwrap(), content);
+        for sent in [
+            r#"{"id":"1","type":"pic","body":{"a":[1.50,"x"]},"reply_to":41,"x":null}"#,
+            r#"{"id":"1","bytes":"AP8Q","mentions":["bob"],"expires_at":7}"#,
+            r#"{"id":"1","type":"edit","ref":41,"body":"hi","attachments":[]}"#,
+            r#"{"id":"1","type":"retract","ref":41}"#,
+            r#"{"id":"1","type":"reaction","ref":41,"body":{"key":"x"}}"#,
+        ] {
+            let content = Content::from_json(sent.as_bytes(), 1024).unwrap();
+            let json = content_json(&content).unwrap();
+            assert_eq!(Content::from_json(&json, 1024).unwrap(), content);
+        }
     }
 
     #[test]

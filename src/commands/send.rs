@@ -81,13 +81,7 @@ impl Send {
             .unwrap_or_else(|| ConversationId::random().to_string());
         let id = ClientMessageId::new(id)
             .map_err(|error| Failure::new(error.to_string()).exit(Exit::Usage))?;
-        Ok(Content {
-            id,
-            kind: KIND_TEXT.to_owned(),
-            body: json!(self.text).to_string().into(),
-            reply_to: None,
-            extra: bytes::Bytes::new(),
-        })
+        Ok(Content::new(id, KIND_TEXT, json!(self.text).to_string()))
     }
 
     /// Tries until the message is committed or refused, or the time is over. Every attempt

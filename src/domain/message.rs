@@ -1,11 +1,15 @@
 //! Messages: what a sender hands over, and what the log holds.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::ids::{ClientMessageId, ConversationId, DeviceId, Subject, UserId};
+use super::{
+    cbor::{self, Document},
+    envelope::KIND_REACTION,
+    ids::{ClientMessageId, ConversationId, DeviceId, Subject, UserId},
+};
 
 /// The place of an entry in its conversation: 1, 2, 3, … without gaps.
 ///
@@ -81,15 +85,73 @@ pub struct Content {
     pub id: ClientMessageId,
     /// `text`, or what the application defines; at most 64 bytes.
     pub kind: String,
-    /// The value of `body`, as JSON text, exactly as it was sent.
+    pub format: Format,
+    /// The value of `body`, as JSON text, exactly as it was sent, or the bytes themselves.
+    /// Empty JSON is none: a retraction has no body.
     pub body: Bytes,
+    /// The message that this one answers.
     pub reply_to: Option<Sequence>,
-    /// Members of the envelope this version does not know, as the JSON text of an object;
-    /// empty if there are none.
+    /// The message that this entry changes: an edit, a retraction or a reaction.
+    pub target: Option<Sequence>,
+    /// Members of the envelope that need no column, as the JSON text of an object; empty if
+    /// there are none.
     pub extra: Bytes,
+    /// Whom it mentions; they stand in `extra` too. None says nothing about it, which leaves
+    /// those of an edited message as they are.
+    pub mentions: Option<Vec<Subject>>,
+    /// When its content is to be erased, in milliseconds since 1970; it stands in `extra` too.
+    pub expires_at_millis: Option<i64>,
+}
+
+/// The body of a reaction. There is one of each user and key for a message.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reaction {
+    pub key: String,
+    /// It is taken back.
+    #[serde(default, rename = "remove")]
+    pub is_removed: bool,
+}
+
+/// How a body is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Json,
+    /// As it is, such as a ciphertext; base64 where it travels as JSON.
+    Bytes,
 }
 
 impl Content {
+    /// A message with a JSON body and nothing else.
+    #[must_use]
+    pub fn new(id: ClientMessageId, kind: &str, body: impl Into<Bytes>) -> Self {
+        Self {
+            id,
+            kind: kind.to_owned(),
+            format: Format::Json,
+            body: body.into(),
+            reply_to: None,
+            target: None,
+            extra: Bytes::new(),
+            mentions: None,
+            expires_at_millis: None,
+        }
+    }
+
+    /// Whether it changes an earlier message, and is none itself.
+    #[must_use]
+    pub fn is_change(&self) -> bool {
+        self.target.is_some()
+    }
+
+    /// What a reaction says; none if this is no reaction.
+    #[must_use]
+    pub fn reaction(&self) -> Option<Reaction> {
+        (self.kind == KIND_REACTION && self.is_change())
+            .then(|| serde_json::from_slice(&self.body).ok())
+            .flatten()
+    }
+
     /// What the message counts against limits and batches, in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
@@ -98,14 +160,50 @@ impl Content {
 }
 
 /// One entry of the log, ready to travel: its payload is encoded once and shared.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct LogEntry {
     pub position: Position,
     /// The device that published it, for subscriptions with the No Local option.
     pub sender_device: Option<DeviceId>,
     /// The JSON of `c/{cid}/messages`, the same over MQTT and REST.
     pub payload: Bytes,
+    /// The same as CBOR, once somebody wants it.
+    cbor: OnceLock<Bytes>,
 }
+
+impl LogEntry {
+    /// `payload` is its JSON.
+    #[must_use]
+    pub const fn new(
+        position: Position,
+        sender_device: Option<DeviceId>,
+        payload: Bytes,
+    ) -> Self {
+        let cbor = OnceLock::new();
+        Self {
+            position,
+            sender_device,
+            payload,
+            cbor,
+        }
+    }
+
+    /// The payload as CBOR, encoded for the first of those that receive it so.
+    pub fn cbor(&self) -> &Bytes {
+        let encode = || cbor::from_json(&self.payload, Document::Entry).into();
+        self.cbor.get_or_init(encode)
+    }
+}
+
+/// The CBOR follows from the rest.
+impl PartialEq for LogEntry {
+    fn eq(&self, other: &Self) -> bool {
+        (self.position, self.sender_device, &self.payload)
+            == (other.position, other.sender_device, &other.payload)
+    }
+}
+
+impl Eq for LogEntry {}
 
 /// Entries are shared between all receivers.
 pub type SharedEntry = Arc<LogEntry>;

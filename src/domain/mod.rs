@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod cbor;
+pub mod change;
 pub mod envelope;
 pub mod format;
 pub mod ids;
@@ -10,4 +11,5 @@ pub mod problem;
 pub mod push;
 pub mod receipt;
 pub mod request;
+pub mod thread;
 pub mod topic;

@@ -2,20 +2,17 @@
 //!
 //! Every change of the participants is an entry of the log: it takes effect at a sequence.
 
-use std::{str::FromStr, sync::Arc};
+use std::str::FromStr;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
-use uuid::Uuid;
 
 use crate::domain::{
-    envelope::{KIND_MEMBERSHIP, Membership, Stamp, entry_json},
-    ids::{ClientMessageId, ConversationId, Subject, UserId},
-    message::{Content, LogEntry, Position, Sequence, SharedEntry},
+    ids::{ConversationId, Subject, UserId},
+    message::SharedEntry,
 };
 
-use super::StoreError;
+use super::{StoreError, entries::Written, members};
 
 /// [`unread`] counts no further.
 pub const UNREAD_MAX: i64 = 1000;
@@ -104,6 +101,8 @@ pub struct NewConversation {
     pub id: ConversationId,
     pub kind: Kind,
     pub title: Option<String>,
+    /// How many entries before their own beginning newcomers may see; none is all of them.
+    pub history_depth: Option<i64>,
     pub participants: Vec<(UserId, Role)>,
 }
 
@@ -128,7 +127,7 @@ pub struct Participant {
     pub user: UserId,
     pub name: Subject,
     pub role: Role,
-    /// The first sequence the user may see.
+    /// The first sequence that is delivered to the user.
     pub joined: i64,
     /// The last sequence the user may see; none while taking part.
     pub left: Option<i64>,
@@ -149,6 +148,15 @@ pub enum Change {
     Full,
 }
 
+impl From<Written> for Change {
+    fn from(written: Written) -> Self {
+        Self::Changed {
+            entry: written.entry,
+            members_version: written.members_version,
+        }
+    }
+}
+
 /// Makes a conversation with an empty log.
 pub async fn create(
     conn: &mut PgConnection,
@@ -166,7 +174,8 @@ pub async fn create(
         .collect();
     sqlx::query!(
         "with created as (
-             insert into conversations (conversation_id, kind, title) values ($1, $2, $3)
+             insert into conversations (conversation_id, kind, title, history_depth)
+             values ($1, $2, $3, $6)
          )
          insert into participants (conversation_id, user_id, role, joined_seq)
          select $1, p.user_id, p.role, 1
@@ -176,6 +185,7 @@ pub async fn create(
         conversation.title,
         &users[..],
         &roles[..] as &[&str],
+        conversation.history_depth,
     )
     .execute(conn)
     .await?;
@@ -287,7 +297,7 @@ pub async fn unread(
                select from messages m
                where m.conversation_id = $1 and m.seq > greatest(p.read_seq, p.joined_seq - 1)
                  and m.seq <= coalesce(p.left_seq, 9223372036854775807)
-                 and m.ordinal is not null and m.sender_id <> $2
+                 and m.ordinal is not null and m.sender_id <> $2 and m.retract_seq is null
                order by m.seq limit $3
            ) m
            where p.conversation_id = $1 and p.user_id = $2"#,
@@ -311,49 +321,17 @@ pub async fn add(
     actor: (UserId, &Subject),
     participants_max: usize,
 ) -> Result<Change, StoreError> {
-    if !lock(conn, conversation).await? {
+    let Some(locked) = members::lock(conn, conversation, &[user.0]).await? else {
         return Ok(Change::NoConversation);
-    }
-    let present = sqlx::query!(
-        r#"select count(*) as "count!", coalesce(bool_or(user_id = $2), false) as "is_one_of_them!"
-           from participants where conversation_id = $1 and left_seq is null"#,
-        conversation.0,
-        user.0.0,
-    )
-    .fetch_one(&mut *conn)
-    .await?;
-    if present.is_one_of_them {
+    };
+    if locked.present(user.0).is_some() {
         return Ok(Change::Unchanged);
     }
-    if usize::try_from(present.count).is_ok_and(|count| count >= participants_max) {
+    if usize::try_from(locked.present).is_ok_and(|present| present >= participants_max) {
         return Ok(Change::Full);
     }
-
-    let notice = Membership::Added {
-        user: user.1,
-        role: role.as_str(),
-    };
-    let (entry, members_version) = append_notice(conn, conversation, actor, &notice).await?;
-    sqlx::query!(
-        "insert into participants as p (conversation_id, user_id, role, joined_seq, read_seq,
-                                        read_ordinal, delivered_seq)
-         select c.conversation_id, $2, $3, c.last_seq, c.last_seq - 1, c.last_ordinal, c.last_seq - 1
-         from conversations c where c.conversation_id = $1
-         on conflict (conversation_id, user_id) do update
-         set role = excluded.role, joined_seq = excluded.joined_seq, left_seq = null,
-             read_seq = excluded.read_seq, read_ordinal = excluded.read_ordinal,
-             delivered_seq = excluded.delivered_seq, muted_until = null,
-             mentions_break_mute = true",
-        conversation.0,
-        user.0.0,
-        role.as_str(),
-    )
-    .execute(&mut *conn)
-    .await?;
-    Ok(Change::Changed {
-        entry,
-        members_version,
-    })
+    let written = members::add(conn, &locked, &[user], role, actor).await?;
+    Ok(written.into())
 }
 
 /// Ends a user's part at the entry that says so, the last one the user may see.
@@ -365,96 +343,11 @@ pub async fn remove(
     user: (UserId, &Subject),
     actor: (UserId, &Subject),
 ) -> Result<Change, StoreError> {
-    if !lock(conn, conversation).await? {
+    let Some(locked) = members::lock(conn, conversation, &[user.0]).await? else {
         return Ok(Change::NoConversation);
-    }
-    if role(conn, conversation, user.0).await?.is_none() {
+    };
+    if locked.present(user.0).is_none() {
         return Ok(Change::Unchanged);
     }
-    let notice = Membership::Removed { user: user.1 };
-    let (entry, members_version) = append_notice(conn, conversation, actor, &notice).await?;
-    sqlx::query!(
-        "update participants set left_seq = $3 where conversation_id = $1 and user_id = $2",
-        conversation.0,
-        user.0.0,
-        entry.position.sequence.get(),
-    )
-    .execute(&mut *conn)
-    .await?;
-    Ok(Change::Changed {
-        entry,
-        members_version,
-    })
-}
-
-/// Takes the lock under which `append_batch` assigns sequences. False: no such conversation.
-async fn lock(conn: &mut PgConnection, id: ConversationId) -> Result<bool, StoreError> {
-    let found = sqlx::query_scalar!(
-        "select conversation_id from conversations where conversation_id = $1 for no key update",
-        id.0,
-    )
-    .fetch_optional(conn)
-    .await?;
-    Ok(found.is_some())
-}
-
-/// Appends the entry of a change to a locked conversation; it has no ordinal, since nobody
-/// counts it as unread.
-async fn append_notice(
-    conn: &mut PgConnection,
-    conversation: ConversationId,
-    (actor, actor_name): (UserId, &Subject),
-    notice: &Membership<'_>,
-) -> Result<(SharedEntry, i32), StoreError> {
-    let id = Uuid::now_v7().to_string();
-    let body = serde_json::to_vec(notice).map_err(StoreError::corrupt)?;
-    let row = sqlx::query!(
-        r#"with head as (
-             update conversations
-             set last_seq = last_seq + 1, members_version = members_version + 1,
-                 updated_at = date_trunc('milliseconds', clock_timestamp())
-             where conversation_id = $1
-             returning last_seq, members_version, updated_at
-           ), entry as (
-             insert into messages (conversation_id, seq, sender_id, client_message_id, type, body,
-                                   created_at)
-             select $1, h.last_seq, $2, $3, $4, $5, h.updated_at from head h
-           ), announced as (
-             insert into outbox (event_type, aggregate_id, payload)
-             select 'appended', $1, jsonb_build_object('from', h.last_seq, 'to', h.last_seq)
-             from head h
-           )
-           select last_seq, members_version,
-                  (extract(epoch from updated_at) * 1000)::bigint as "at_millis!" from head"#,
-        conversation.0,
-        actor.0,
-        &id,
-        KIND_MEMBERSHIP,
-        &body[..],
-    )
-    .fetch_one(conn)
-    .await?;
-
-    let sequence = Sequence::new(row.last_seq).map_err(StoreError::corrupt)?;
-    let stamp = Stamp {
-        sequence,
-        from: actor_name,
-        at_millis: row.at_millis,
-    };
-    let content = Content {
-        id: ClientMessageId::new(id).map_err(StoreError::corrupt)?,
-        kind: KIND_MEMBERSHIP.to_owned(),
-        body: body.into(),
-        reply_to: None,
-        extra: Bytes::new(),
-    };
-    let entry = LogEntry {
-        position: Position {
-            conversation,
-            sequence,
-        },
-        sender_device: None,
-        payload: entry_json(stamp, &content),
-    };
-    Ok((Arc::new(entry), row.members_version))
+    Ok(members::remove(conn, &locked, user, actor).await?.into())
 }

@@ -3,15 +3,20 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions, types::Uuid};
 
 use crate::domain::{
-    envelope::{Stamp, entry_json},
+    envelope::{Gone, Stamp, entry_json, tombstone_json},
     ids::{ClientMessageId, ConversationId, DeviceId, Subject, UserId},
-    message::{Content, LogEntry, NewMessage, Position, Sequence, SharedEntry},
+    message::{Content, Format, LogEntry, NewMessage, Position, Sequence, SharedEntry},
 };
 
 use super::{StoreError, settle_plans};
+
+/// How `messages.content_format` names the ways to write a body.
+const FORMAT_JSON: i16 = 0;
+const FORMAT_BYTES: i16 = 1;
+const FORMAT_ERASED: i16 = -1;
 
 /// What became of a message that a sender asked to store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +29,20 @@ pub enum Outcome {
     NoConversation,
     /// The sender takes no part in the conversation, or may only read it.
     NotParticipant,
+    /// Nothing is written to the conversation any more.
+    Archived,
+    /// The sender may not write for now.
+    Silenced,
+    /// The other one of a direct conversation has blocked the sender.
+    Blocked,
+    /// There is no such message to change, or none that the sender sees.
+    NoMessage,
+    /// The message is somebody else's.
+    NotAuthor,
+    /// The message was retracted, or has expired.
+    Gone,
+    /// The message has as many sorts of reactions as it may.
+    ReactionsFull,
 }
 
 /// The answer to one message of a batch.
@@ -57,48 +76,100 @@ pub async fn append_batch(
     conn: &mut PgConnection,
     batch: &[NewMessage],
 ) -> Result<Vec<Appended>, StoreError> {
-    let conversations: Vec<_> = batch.iter().map(|message| message.conversation.0).collect();
-    let senders: Vec<_> = batch.iter().map(|message| message.sender.0).collect();
-    let devices: Vec<_> = batch
+    let columns = Columns::of(batch);
+    let expiries: Vec<_> = batch
         .iter()
-        .map(|message| message.sender_device.map(|id| id.0))
+        .map(|message| message.content.expires_at_millis)
         .collect();
-    let contents = || batch.iter().map(|message| &message.content);
-    let ids: Vec<_> = contents().map(|content| content.id.as_str()).collect();
-    let kinds: Vec<_> = contents().map(|content| content.kind.as_str()).collect();
-    let bodies: Vec<_> = contents().map(|content| &content.body[..]).collect();
-    let extras: Vec<_> = contents()
-        .map(|content| Some(&content.extra[..]).filter(|json| !json.is_empty()))
-        .collect();
-    let replies: Vec<_> = contents()
-        .map(|content| content.reply_to.map(Sequence::get))
-        .collect();
-
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        AnswerRow,
         r#"select outcome as "outcome!", seq, at_millis as "at_millis!",
                   members_version as "members_version!"
-           from append_batch($1, $2, $3, $4, $5, $6, $7, $8) order by item"#,
-        &conversations[..],
-        &senders[..],
-        &devices[..] as &[Option<i64>],
-        &ids[..] as &[&str],
-        &kinds[..] as &[&str],
-        &bodies[..] as &[&[u8]],
-        &extras[..] as &[Option<&[u8]>],
-        &replies[..] as &[Option<i64>],
+           from append_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) order by item"#,
+        &columns.conversations[..],
+        &columns.senders[..],
+        &columns.devices[..] as &[Option<i64>],
+        &columns.ids[..] as &[&str],
+        &columns.kinds[..] as &[&str],
+        &columns.formats[..],
+        &columns.bodies[..] as &[&[u8]],
+        &columns.extras[..] as &[Option<&[u8]>],
+        &columns.references[..] as &[Option<i64>],
+        &expiries[..] as &[Option<i64>],
+        &columns.mentions[..] as &[Option<String>],
     )
     .fetch_all(conn)
     .await?;
+    rows.into_iter().map(AnswerRow::into_appended).collect()
+}
 
-    rows.into_iter()
-        .map(|row| {
-            let outcome = outcome(row.outcome, row.seq, row.at_millis)?;
-            Ok(Appended {
-                outcome,
-                members_version: row.members_version,
-            })
+/// A batch as the arrays that Postgres takes.
+pub(super) struct Columns<'a> {
+    pub(super) conversations: Vec<Uuid>,
+    pub(super) senders: Vec<i64>,
+    pub(super) devices: Vec<Option<i64>>,
+    pub(super) ids: Vec<&'a str>,
+    pub(super) kinds: Vec<&'a str>,
+    pub(super) formats: Vec<i16>,
+    pub(super) bodies: Vec<&'a [u8]>,
+    pub(super) extras: Vec<Option<&'a [u8]>>,
+    /// What they answer or change.
+    pub(super) references: Vec<Option<i64>>,
+    /// The names of users, one on a line: they have no control characters.
+    pub(super) mentions: Vec<Option<String>>,
+}
+
+impl<'a> Columns<'a> {
+    pub(super) fn of(batch: &'a [NewMessage]) -> Self {
+        let contents = || batch.iter().map(|message| &message.content);
+        Self {
+            conversations: batch.iter().map(|message| message.conversation.0).collect(),
+            senders: batch.iter().map(|message| message.sender.0).collect(),
+            devices: batch
+                .iter()
+                .map(|message| message.sender_device.map(|id| id.0))
+                .collect(),
+            ids: contents().map(|content| content.id.as_str()).collect(),
+            kinds: contents().map(|content| content.kind.as_str()).collect(),
+            formats: contents()
+                .map(|content| match content.format {
+                    Format::Json => FORMAT_JSON,
+                    Format::Bytes => FORMAT_BYTES,
+                })
+                .collect(),
+            bodies: contents().map(|content| &content.body[..]).collect(),
+            extras: contents()
+                .map(|content| Some(&content.extra[..]).filter(|json| !json.is_empty()))
+                .collect(),
+            references: contents()
+                .map(|content| content.target.or(content.reply_to).map(Sequence::get))
+                .collect(),
+            mentions: contents()
+                .map(|content| content.mentions.as_deref().map(lines))
+                .collect(),
+        }
+    }
+}
+
+fn lines(names: &[Subject]) -> String {
+    let names: Vec<_> = names.iter().map(Subject::as_str).collect();
+    names.join("\n")
+}
+
+pub(super) struct AnswerRow {
+    pub(super) outcome: i16,
+    pub(super) seq: Option<i64>,
+    pub(super) at_millis: i64,
+    pub(super) members_version: i32,
+}
+
+impl AnswerRow {
+    pub(super) fn into_appended(self) -> Result<Appended, StoreError> {
+        Ok(Appended {
+            outcome: outcome(self.outcome, self.seq, self.at_millis)?,
+            members_version: self.members_version,
         })
-        .collect()
+    }
 }
 
 fn outcome(code: i16, sequence: Option<i64>, at_millis: i64) -> Result<Outcome, StoreError> {
@@ -113,9 +184,14 @@ fn outcome(code: i16, sequence: Option<i64>, at_millis: i64) -> Result<Outcome, 
         }),
         2 => Ok(Outcome::NoConversation),
         3 => Ok(Outcome::NotParticipant),
-        other => Err(StoreError::corrupt(format!(
-            "append_batch answered {other}"
-        ))),
+        4 => Ok(Outcome::Archived),
+        5 => Ok(Outcome::Silenced),
+        6 => Ok(Outcome::Blocked),
+        7 => Ok(Outcome::NoMessage),
+        8 => Ok(Outcome::NotAuthor),
+        9 => Ok(Outcome::Gone),
+        10 => Ok(Outcome::ReactionsFull),
+        other => Err(StoreError::corrupt(format!("an append answered {other}"))),
     }
 }
 
@@ -129,13 +205,19 @@ pub async fn read_after(
 ) -> Result<Vec<SharedEntry>, StoreError> {
     sqlx::query_as!(
         Row,
-        r#"select m.seq, m.sender_device, m.client_message_id, m.type as kind, m.body, m.extra,
-                  m.ref_seq, m.at_millis as "at_millis!", u.subject as sender
+        r#"select m.seq, m.sender_device, m.client_message_id, m.type as kind, m.content_format,
+                  m.body, m.extra, m.ref_seq, m.ordinal, m.retract_seq,
+                  coalesce(m.expires_at <= now(), false) as "has_expired!",
+                  m.at_millis as "at_millis!", u.subject as sender
            from participants p
+           cross join lateral (
+               select c.first_seq from conversations c where c.conversation_id = $1
+           ) c
            cross join lateral (
                select m.*, (extract(epoch from m.created_at) * 1000)::bigint as at_millis
                from messages m
-               where m.conversation_id = $1 and m.seq > greatest($3, p.joined_seq - 1)
+               where m.conversation_id = $1 and m.seq > $3
+                 and m.seq >= greatest(p.visible_from, c.first_seq)
                  and m.seq <= coalesce(p.left_seq, 9223372036854775807)
                order by m.seq limit $4
            ) m
@@ -164,13 +246,19 @@ pub async fn read_before(
 ) -> Result<Vec<SharedEntry>, StoreError> {
     sqlx::query_as!(
         Row,
-        r#"select m.seq, m.sender_device, m.client_message_id, m.type as kind, m.body, m.extra,
-                  m.ref_seq, m.at_millis as "at_millis!", u.subject as sender
+        r#"select m.seq, m.sender_device, m.client_message_id, m.type as kind, m.content_format,
+                  m.body, m.extra, m.ref_seq, m.ordinal, m.retract_seq,
+                  coalesce(m.expires_at <= now(), false) as "has_expired!",
+                  m.at_millis as "at_millis!", u.subject as sender
            from participants p
+           cross join lateral (
+               select c.first_seq from conversations c where c.conversation_id = $1
+           ) c
            cross join lateral (
                select m.*, (extract(epoch from m.created_at) * 1000)::bigint as at_millis
                from messages m
-               where m.conversation_id = $1 and m.seq >= p.joined_seq and m.seq < $3
+               where m.conversation_id = $1 and m.seq < $3
+                 and m.seq >= greatest(p.visible_from, c.first_seq)
                  and m.seq <= coalesce(p.left_seq, 9223372036854775807)
                order by m.seq desc limit $4
            ) m
@@ -202,8 +290,9 @@ pub async fn committed_at_millis(
            from messages m
            where m.conversation_id = $1 and m.seq = $2 and ($3::bigint is null or exists (
                select from participants p
+               join conversations c on c.conversation_id = p.conversation_id
                where p.conversation_id = $1 and p.user_id = $3
-                 and m.seq between p.joined_seq and coalesce(p.left_seq, m.seq)
+                 and m.seq between greatest(p.visible_from, c.first_seq) and coalesce(p.left_seq, m.seq)
            ))"#,
         conversation.0,
         sequence.get(),
@@ -219,9 +308,13 @@ struct Row {
     sender_device: Option<i64>,
     client_message_id: String,
     kind: String,
+    content_format: i16,
     body: Vec<u8>,
     extra: Option<Vec<u8>>,
     ref_seq: Option<i64>,
+    ordinal: Option<i64>,
+    retract_seq: Option<i64>,
+    has_expired: bool,
     at_millis: i64,
     sender: String,
 }
@@ -230,29 +323,51 @@ impl Row {
     fn into_entry(self, conversation: ConversationId) -> Result<SharedEntry, StoreError> {
         let sequence = Sequence::new(self.seq).map_err(StoreError::corrupt)?;
         let from = Subject::new(&self.sender).map_err(StoreError::corrupt)?;
-        let content = Content {
-            id: ClientMessageId::new(self.client_message_id).map_err(StoreError::corrupt)?,
-            kind: self.kind,
-            body: self.body.into(),
-            reply_to: self
-                .ref_seq
-                .map(Sequence::new)
-                .transpose()
-                .map_err(StoreError::corrupt)?,
-            extra: self.extra.map_or_else(Bytes::new, Bytes::from),
+        let position = Position {
+            conversation,
+            sequence,
         };
         let stamp = Stamp {
             sequence,
             from: &from,
             at_millis: self.at_millis,
         };
-        Ok(Arc::new(LogEntry {
-            position: Position {
-                conversation,
-                sequence,
-            },
-            sender_device: self.sender_device.map(DeviceId),
-            payload: entry_json(stamp, &content),
-        }))
+        let sender_device = self.sender_device.map(DeviceId);
+        Ok(Arc::new(LogEntry::new(position, sender_device, self.payload(stamp)?)))
+    }
+
+    fn payload(self, stamp: Stamp<'_>) -> Result<Bytes, StoreError> {
+        let id = ClientMessageId::new(self.client_message_id).map_err(StoreError::corrupt)?;
+        let format = match self.content_format {
+            _ if self.retract_seq.is_some() => {
+                return Ok(tombstone_json(stamp, &id, &self.kind, Gone::Retracted));
+            }
+            FORMAT_ERASED => return Ok(tombstone_json(stamp, &id, &self.kind, Gone::Expired)),
+            _ if self.has_expired => {
+                return Ok(tombstone_json(stamp, &id, &self.kind, Gone::Expired));
+            }
+            FORMAT_JSON => Format::Json,
+            FORMAT_BYTES => Format::Bytes,
+            other => return Err(StoreError::corrupt(format!("content format {other}"))),
+        };
+        let reference = self.ref_seq.map(Sequence::new).transpose();
+        let reference = reference.map_err(StoreError::corrupt)?;
+        // Messages answer others; what has no place among them changes one.
+        let (reply_to, target) = match self.ordinal {
+            Some(_) => (reference, None),
+            None => (None, reference),
+        };
+        let content = Content {
+            id,
+            kind: self.kind,
+            format,
+            body: self.body.into(),
+            reply_to,
+            target,
+            extra: self.extra.map_or_else(Bytes::new, Bytes::from),
+            mentions: None,
+            expires_at_millis: None,
+        };
+        Ok(entry_json(stamp, &content))
     }
 }

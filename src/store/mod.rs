@@ -6,13 +6,24 @@
 //! Every statement finds its rows by an index, whatever the planner believes about the
 //! tables: each connection is told so when it is opened.
 
+pub mod blocks;
+pub mod changes;
 pub mod conversations;
 pub mod cursors;
+pub mod direct;
 pub mod embedded;
+pub mod entries;
+pub mod expiry;
+pub mod members;
+pub mod hash;
+pub mod inbox;
+pub mod inbox_settings;
 pub mod messages;
 pub mod outbox;
 pub mod push;
+pub mod roster;
 pub mod sessions;
+pub mod thread;
 pub mod users;
 pub mod view;
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 use sqlx::{PgConnection, types::Json};
 
 use crate::domain::{
+    format::WireFormat,
     ids::{ConversationId, DeviceId, UserId},
     message::{Position, Sequence},
     push::Activity,
@@ -41,6 +42,8 @@ pub struct Opened {
     /// As [`persist`] wrote them; an empty array in a new session.
     pub subscriptions: Value,
     pub inflight: Inflight,
+    /// As the device's setting has it.
+    pub format: WireFormat,
 }
 
 /// Opens a session or takes it over; an absent, ended or expired one begins anew.
@@ -53,7 +56,7 @@ pub async fn open(
     let row = sqlx::query!(
         r#"select device_id as "device_id!", generation as "generation!",
                   is_present as "is_present!", subscriptions as "subscriptions!",
-                  inflight as "inflight!: Json<Vec<InflightRow>>"
+                  inflight as "inflight!: Json<Vec<InflightRow>>", format as "format!"
            from open_session($1, $2, $3, $4, $5)"#,
         session.user.0,
         session.client_id,
@@ -69,6 +72,7 @@ pub async fn open(
         is_present: row.is_present,
         subscriptions: row.subscriptions,
         inflight: row.inflight.0.into_iter().map(from_row).collect(),
+        format: row.format.parse().map_err(StoreError::corrupt)?,
     })
 }
 
@@ -221,6 +225,25 @@ pub async fn save_signs(conn: &mut PgConnection, signs: &[Sign]) -> Result<(), S
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Sets the format of payloads that a device of a user begins with; false if there is no such
+/// device.
+pub async fn set_format(
+    conn: &mut PgConnection,
+    user: UserId,
+    client_id: &str,
+    format: WireFormat,
+) -> Result<bool, StoreError> {
+    let done = sqlx::query!(
+        "update devices set format = $3 where user_id = $1 and client_id = $2",
+        user.0,
+        client_id,
+        format.as_str(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// The MQTT client id of a device; none if there is no such device.

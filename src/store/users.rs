@@ -40,6 +40,12 @@ pub async fn ensure(conn: &mut PgConnection, names: &[Subject]) -> Result<Vec<Us
         .collect()
 }
 
+/// The user of that name, if there is one.
+pub async fn id(conn: &mut PgConnection, name: &Subject) -> Result<Option<UserId>, StoreError> {
+    let known = find(conn, &[name.as_str()]).await?;
+    Ok(known.get(name.as_str()).copied())
+}
+
 /// The users of those names that there are.
 pub(super) async fn find(
     conn: &mut PgConnection,

@@ -2,18 +2,22 @@
 
 use sqlx::PgConnection;
 
-use crate::domain::ids::{ConversationId, Subject, UserId};
+use crate::domain::{
+    change::Until,
+    ids::{ConversationId, Subject, UserId},
+};
 
 use super::{
     StoreError,
     conversations::{Kind, Role},
+    members::{Settings, silenced},
 };
 
 /// A conversation, and one user's part in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     pub kind: Kind,
-    pub title: Option<String>,
+    pub settings: Settings,
     pub epoch: i32,
     /// The sequence of the newest entry; 0 while the log is empty.
     pub last_seq: i64,
@@ -31,6 +35,8 @@ pub struct Participation {
     pub has_left: bool,
     pub delivered: i64,
     pub read: i64,
+    /// Until when the user may not write, if they may not now.
+    pub silenced: Option<Until>,
 }
 
 impl View {
@@ -58,7 +64,13 @@ pub async fn of(
         r#"select c.kind, c.title, c.epoch, c.last_seq,
                   (extract(epoch from c.created_at) * 1000)::bigint as "created_at_millis!",
                   p.user_id as "user_id?", p.role as "role?", p.left_seq,
-                  p.delivered_seq as "delivered_seq?", p.read_seq as "read_seq?"
+                  p.delivered_seq as "delivered_seq?", p.read_seq as "read_seq?",
+                  c.archived_at is not null as "is_archived!", c.receipts, c.history_depth,
+                  c.retention_seconds,
+                  case when isfinite(p.silenced_until) and p.silenced_until > now()
+                       then (extract(epoch from p.silenced_until) * 1000)::bigint
+                  end as until_millis,
+                  coalesce(p.silenced_until = 'infinity', false) as "is_forever!"
            from conversations c
            left join users u on u.subject = $2
            left join participants p
@@ -77,12 +89,19 @@ pub async fn of(
             has_left: row.left_seq.is_some(),
             delivered: row.delivered_seq.unwrap_or_default(),
             read: row.read_seq.unwrap_or_default(),
+            silenced: silenced(row.until_millis, row.is_forever),
         }),
         _ => None,
     };
     Ok(Some(View {
         kind: row.kind.parse().map_err(StoreError::corrupt)?,
-        title: row.title,
+        settings: Settings {
+            title: row.title,
+            is_archived: row.is_archived,
+            receipts: row.receipts,
+            history_depth: row.history_depth,
+            retention_seconds: row.retention_seconds,
+        },
         epoch: row.epoch,
         last_seq: row.last_seq,
         created_at_millis: row.created_at_millis,

@@ -54,6 +54,7 @@ pub struct BridgeMetrics {
     pub receipts_dropped: Counter,
     pub events_dropped: Counter,
     pub positions_dropped: Counter,
+    pub inbox_patches_dropped: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -79,6 +80,7 @@ impl BridgeMetrics {
             receipts_dropped: Counter::default(),
             events_dropped: Counter::default(),
             positions_dropped: Counter::default(),
+            inbox_patches_dropped: Counter::default(),
         };
         registry.register(
             "publishes",
@@ -120,6 +122,11 @@ impl BridgeMetrics {
             "positions_dropped",
             "Cursor positions not kept because the store was away too long; those messages repeat",
             metrics.positions_dropped.clone(),
+        );
+        registry.register(
+            "inbox_patches_dropped",
+            "Changes of inbox rows not told because a queue was full; clients find them by asking",
+            metrics.inbox_patches_dropped.clone(),
         );
         metrics
     }

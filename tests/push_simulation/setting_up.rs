@@ -75,6 +75,7 @@ pub(crate) async fn people(conn: &mut PgConnection, rng: &mut SmallRng) -> Peopl
             id,
             kind: Kind::Group,
             title: None,
+            history_depth: Some(0),
             participants: members
                 .iter()
                 .map(|user| (people.users[*user].id, Role::Member))

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use homing::{
     domain::{
         ids::ClientMessageId,
@@ -244,11 +243,8 @@ impl World {
             sender_name: sender.name.clone(),
             sender_device: None,
             content: Content {
-                id: ClientMessageId::new(id).unwrap(),
-                kind: "text".to_owned(),
-                body: Bytes::from_static(b"\"hello\""),
-                reply_to: None,
                 extra: serde_json::to_vec(&extra).unwrap().into(),
+                ..Content::new(ClientMessageId::new(id).unwrap(), "text", "\"hello\"")
             },
         }
     }

@@ -1,18 +1,27 @@
 //! A new conversation.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use super::{Bridge, Caller, ConversationError};
+use sqlx::PgConnection;
+
+use super::{Bridge, Caller, ConversationError, User};
 use crate::{
-    domain::ids::{ConversationId, Subject},
+    bridge::changes::refuse_blocked,
+    domain::{
+        ids::{ConversationId, Subject, UserId},
+        problem::ProblemKind,
+    },
     store::{
+        blocks,
         conversations::{self, Kind, NewConversation, Role},
-        users,
+        direct, users,
     },
 };
 
 /// The longest title, in bytes.
 pub const TITLE_BYTES_MAX: usize = 256;
+/// The largest depth that is a number: as good as everything.
+const HISTORY_DEPTH_MAX: i64 = 1_000_000_000;
 /// What a direct conversation consists of.
 const DIRECT_PARTICIPANTS: usize = 2;
 
@@ -21,43 +30,64 @@ const DIRECT_PARTICIPANTS: usize = 2;
 pub struct Creation {
     /// With or without the creator.
     pub participants: Vec<Subject>,
+    /// Of some of them; the creator owns the conversation, and others are members.
+    pub roles: HashMap<Subject, Role>,
     pub title: Option<String>,
     /// If it is not said: direct for two participants without a title, otherwise a group.
     pub kind: Option<Kind>,
+    /// How many entries before their beginning newcomers may see, none is all of them; as
+    /// configured if it is not said.
+    pub history_depth: Option<Option<i64>>,
+}
+
+/// What became of a [`Creation`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Created {
+    pub id: ConversationId,
+    /// False: the two had their direct conversation already.
+    pub is_new: bool,
 }
 
 impl Bridge {
     /// Creates a conversation. A user owns what they create and takes part in it; an
-    /// administrator creates for others, and the first of them owns it.
+    /// administrator creates for others, and the first of them owns it. Two users have one
+    /// direct conversation, which nobody owns: whoever creates it again is led to it.
     pub async fn create_conversation(
         &self,
         caller: &Caller,
         creation: Creation,
-    ) -> Result<ConversationId, ConversationError> {
-        if creation
-            .title
-            .as_deref()
-            .is_some_and(|title| !is_title(title))
-        {
-            return Err(invalid(format!(
-                "a title has 1 to {TITLE_BYTES_MAX} bytes without control characters"
-            )));
+    ) -> Result<Created, ConversationError> {
+        check_title(creation.title.as_deref())?;
+        if let Some(Some(depth)) = creation.history_depth {
+            check_depth(depth)?;
         }
         let names = self.founders(caller, creation.participants)?;
         let kind = kind(creation.kind, names.len(), creation.title.is_some())?;
+        let roles = roles(kind, &names, &creation.roles)?;
 
         let mut tx = self.pool().begin().await?;
-        let users = users::ensure(&mut tx, &names).await?;
-        let roles = std::iter::once(Role::Owner).chain(std::iter::repeat(Role::Member));
+        let ids = users::ensure(&mut tx, &names).await?;
+        let id = ConversationId::random();
+        if let (Kind::Direct, &[one, other]) = (kind, &ids[..]) {
+            if let Some(id) = direct::find_or_claim(&mut tx, one, other, id).await? {
+                return Ok(Created { id, is_new: false });
+            }
+            refuse_blocked_pair(&mut tx, caller, one, other).await?;
+        } else {
+            let founders: Vec<User> = ids.iter().copied().zip(names).collect();
+            let founders: Vec<&User> = founders.iter().collect();
+            refuse_blocked(&mut tx, caller, &founders).await?;
+        }
         let new = NewConversation {
-            id: ConversationId::random(),
+            id,
             kind,
             title: creation.title,
-            participants: users.into_iter().zip(roles).collect(),
+            history_depth: creation.history_depth.unwrap_or(self.history_depth()),
+            participants: ids.into_iter().zip(roles).collect(),
         };
         conversations::create(&mut tx, &new).await?;
         tx.commit().await?;
-        Ok(new.id)
+        Ok(Created { id, is_new: true })
     }
 
     /// The first participants, each once, the owner first.
@@ -100,8 +130,91 @@ fn kind(
     }
 }
 
-fn is_title(text: &str) -> bool {
-    (1..=TITLE_BYTES_MAX).contains(&text.len()) && !text.contains(char::is_control)
+/// The roles of the first participants, in their order.
+fn roles(
+    kind: Kind,
+    names: &[Subject],
+    said: &HashMap<Subject, Role>,
+) -> Result<Vec<Role>, ConversationError> {
+    if kind == Kind::Direct {
+        return if said.is_empty() {
+            Ok(vec![Role::Member; names.len()])
+        } else {
+            Err(invalid("a direct conversation has no roles".to_owned()))
+        };
+    }
+    let of = |(place, name)| {
+        let usual = if place == 0 {
+            Role::Owner
+        } else {
+            Role::Member
+        };
+        said.get(name).copied().unwrap_or(usual)
+    };
+    let roles: Vec<Role> = names.iter().enumerate().map(of).collect();
+    let known: HashSet<_> = names.iter().collect();
+    if let Some(stranger) = said.keys().find(|name| !known.contains(name)) {
+        return Err(invalid(format!(
+            "`roles` names {stranger}, who is no participant"
+        )));
+    }
+    if !roles.contains(&Role::Owner) {
+        return Err(invalid("`roles` leaves no owner".to_owned()));
+    }
+    Ok(roles)
+}
+
+/// Between two of whom one has blocked the other nothing begins.
+async fn refuse_blocked_pair(
+    conn: &mut PgConnection,
+    caller: &Caller,
+    one: UserId,
+    other: UserId,
+) -> Result<(), ConversationError> {
+    let mut is_by_caller = false;
+    for (user, blocked) in [(one, other), (other, one)] {
+        if blocks::who_blocked(conn, &[user], blocked)
+            .await?
+            .is_empty()
+        {
+            continue;
+        }
+        if user != caller.user {
+            return Err(ConversationError::Refused(
+                ProblemKind::Blocked,
+                "one of the two has blocked the other".to_owned(),
+            ));
+        }
+        is_by_caller = true;
+    }
+    if is_by_caller {
+        return Err(ConversationError::Refused(
+            ProblemKind::Blocked,
+            "you have blocked this user; unblock them first".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn check_title(title: Option<&str>) -> Result<(), ConversationError> {
+    let is_title = |text: &str| {
+        (1..=TITLE_BYTES_MAX).contains(&text.len()) && !text.contains(char::is_control)
+    };
+    if title.is_none_or(is_title) {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "a title has 1 to {TITLE_BYTES_MAX} bytes without control characters"
+    )))
+}
+
+pub(super) fn check_depth(entries: i64) -> Result<(), ConversationError> {
+    if (0..=HISTORY_DEPTH_MAX).contains(&entries) {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "`history_depth` lies between 0 and {HISTORY_DEPTH_MAX}; null is everything"
+    )))
 }
 
 fn invalid(reason: String) -> ConversationError {

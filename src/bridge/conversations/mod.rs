@@ -1,4 +1,5 @@
-//! What users do with conversations, and who may.
+//! What users do with conversations, and who may; the rights of participants stand in
+//! `changes::rights`.
 //!
 //! Who is no participant cannot tell a conversation that is closed to them from one that
 //! does not exist: both are [`ConversationError::NotFound`]. A former participant still reads
@@ -6,15 +7,26 @@
 //! participants; it does not read messages.
 
 mod create;
+mod handover;
 mod participants;
 mod reading;
+mod roster;
+mod settings;
 mod shown;
 
-pub use create::{Creation, TITLE_BYTES_MAX};
+pub use super::changes::SettingsChange;
+pub use create::{Created, Creation, TITLE_BYTES_MAX};
+pub use handover::{NOTE_BYTES_MAX, Transfer};
+pub use participants::{ADDED_MAX, HANDED_OVER_MAX};
 pub use reading::{Page, Range};
+pub use roster::{PRESENT_MAX, PresentShown, Roster};
 pub use shown::{PageShown, PageWanted, Shown};
 
-use super::{Accepted, Bridge, BridgeError, MembershipChange, Refusal, identity::Identity};
+use super::{
+    Accepted, Bridge, BridgeError, Refusal,
+    changes::{Change, User, What},
+    identity::Identity,
+};
 use crate::{
     domain::{
         ids::{ConversationId, Subject, UserId},
@@ -86,11 +98,29 @@ impl From<sqlx::Error> for ConversationError {
 impl From<BridgeError> for ConversationError {
     fn from(error: BridgeError) -> Self {
         match error {
-            BridgeError::NoConversation | BridgeError::NotParticipant => Self::NotFound,
-            BridgeError::Full { .. } => Self::Conflict("the conversation is full"),
+            BridgeError::NotParticipant => Self::NotFound,
             BridgeError::Unavailable | BridgeError::TakenOver => Self::Unavailable,
             BridgeError::Store(error) => Self::Store(error),
         }
+    }
+}
+
+impl From<Refusal> for ConversationError {
+    fn from(refusal: Refusal) -> Self {
+        let kind = match refusal {
+            Refusal::Unavailable => return Self::Unavailable,
+            Refusal::NoConversation => return Self::NotFound,
+            Refusal::NotParticipant => ProblemKind::Forbidden,
+            Refusal::Archived => ProblemKind::Archived,
+            Refusal::Silenced => ProblemKind::Silenced,
+            Refusal::Blocked => ProblemKind::Blocked,
+            Refusal::NoMessage => ProblemKind::NotFound,
+            Refusal::NotAuthor => ProblemKind::NotAuthor,
+            Refusal::Gone => ProblemKind::Retracted,
+            Refusal::ReactionsFull => ProblemKind::Full,
+            Refusal::Unstorable => ProblemKind::Invalid,
+        };
+        Self::Refused(kind, refusal.to_string())
     }
 }
 
@@ -121,17 +151,13 @@ impl Bridge {
         };
         match self.send(message).await {
             Ok(accepted) => Ok(accepted),
-            Err(Refusal::Unavailable) => Err(ConversationError::Unavailable),
-            Err(Refusal::NoConversation) => Err(ConversationError::NotFound),
-            Err(Refusal::Unstorable) => {
-                Err(ConversationError::Invalid(Refusal::Unstorable.to_string()))
-            }
             Err(Refusal::NotParticipant) => {
                 self.visible(caller, conversation).await?;
                 Err(ConversationError::Forbidden(
                     "you may read this conversation, not write to it",
                 ))
             }
+            Err(refusal) => Err(refusal.into()),
         }
     }
 

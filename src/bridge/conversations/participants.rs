@@ -1,20 +1,29 @@
-//! Who comes and goes, and who decides it.
+//! Who comes and goes, and with which role. Whether the caller may is judged by the writer;
+//! what is asked before only keeps strangers from making users.
 
-use super::{Bridge, Caller, ConversationError, MembershipChange};
+use super::{Bridge, Caller, Change, ConversationError, User, What};
 use crate::{
     domain::{
-        ids::{ConversationId, Subject, UserId},
+        change::Until,
+        ids::{ConversationId, Subject},
         message::Sequence,
+        problem::ProblemKind,
     },
     store::{
         conversations::{Kind, Role},
+        users,
         view::View,
     },
 };
 
+/// The most users that one request adds.
+pub const ADDED_MAX: usize = 1000;
+/// The most users on either side of a transfer.
+pub const HANDED_OVER_MAX: usize = 100;
+
 impl Bridge {
-    /// Adds a participant, as a member unless a role is given. Answers the sequence of the
-    /// entry that says so, or nothing if the user takes part already.
+    /// Adds a participant, as a member unless a role is given, or gives a participant another
+    /// role. Answers the sequence of the entry that says so, or nothing if it is so already.
     pub async fn add_participant(
         &self,
         caller: &Caller,
@@ -22,29 +31,25 @@ impl Bridge {
         name: Subject,
         role: Option<Role>,
     ) -> Result<Option<Sequence>, ConversationError> {
-        let view = self.managed(caller, conversation).await?;
-        let wanted = role.unwrap_or(Role::Member);
-        if wanted == Role::Owner && !owns(caller, &view) {
-            return Err(ConversationError::Forbidden(
-                "only an owner makes another owner",
-            ));
+        if name != caller.subject {
+            self.managed(caller, conversation).await?;
         }
-        let target = self.look(conversation, &name).await?;
-        if let Some(present) = target.role() {
-            return match role {
-                Some(role) if role != present => Err(ConversationError::Conflict(
-                    "the user takes part with another role; remove them first",
-                )),
-                _ => Ok(None),
-            };
-        }
-        if view.kind == Kind::Direct && target.participation.is_none() {
-            return Err(ConversationError::Conflict(
-                "a direct conversation is between two; create a group instead",
-            ));
-        }
-        let user = self.user(&name).await?;
-        self.change(caller, conversation, (user, name), Some(wanted))
+        let user = (self.user(&name).await?, name);
+        self.ask(caller, conversation, What::Put { user, role })
+            .await
+    }
+
+    /// Adds those of the users who do not take part, all with the same role, at one entry.
+    pub async fn add_participants(
+        &self,
+        caller: &Caller,
+        conversation: ConversationId,
+        names: Vec<Subject>,
+        role: Option<Role>,
+    ) -> Result<Option<Sequence>, ConversationError> {
+        self.managed(caller, conversation).await?;
+        let users = self.distinct(names, ADDED_MAX).await?;
+        self.ask(caller, conversation, What::Add { users, role })
             .await
     }
 
@@ -56,27 +61,55 @@ impl Bridge {
         conversation: ConversationId,
         name: Subject,
     ) -> Result<Option<Sequence>, ConversationError> {
-        if name == caller.subject {
-            let view = self.visible(caller, conversation).await?;
-            return match view.current() {
-                Some(_) => {
-                    self.change(caller, conversation, (caller.user, name), None)
-                        .await
-                }
-                None => Ok(None),
-            };
-        }
-        let view = self.managed(caller, conversation).await?;
-        let Some(target) = self.look(conversation, &name).await?.current() else {
-            return Ok(None);
+        let user = if name == caller.subject {
+            caller.user
+        } else {
+            self.managed(caller, conversation).await?;
+            match self.look(conversation, &name).await?.participation {
+                Some(participation) => participation.user,
+                None => return Ok(None),
+            }
         };
-        if target.role == Role::Owner && !owns(caller, &view) {
-            return Err(ConversationError::Forbidden(
-                "only an owner removes an owner",
+        let user = (user, name);
+        self.ask(caller, conversation, What::Remove { user }).await
+    }
+
+    /// Takes the word from a participant until then, or gives it back.
+    pub async fn silence_participant(
+        &self,
+        caller: &Caller,
+        conversation: ConversationId,
+        name: Subject,
+        until: Option<Until>,
+    ) -> Result<Option<Sequence>, ConversationError> {
+        self.managed(caller, conversation).await?;
+        let Some(participation) = self.look(conversation, &name).await?.participation else {
+            return Err(ConversationError::Refused(
+                ProblemKind::NotFound,
+                format!("{name} does not take part in this conversation"),
             ));
-        }
-        self.change(caller, conversation, (target.user, name), None)
+        };
+        let user = (participation.user, name);
+        self.ask(caller, conversation, What::Silence { user, until })
             .await
+    }
+
+    /// Users, each once, who exist from now on.
+    pub(super) async fn distinct(
+        &self,
+        mut names: Vec<Subject>,
+        users_max: usize,
+    ) -> Result<Vec<User>, ConversationError> {
+        names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+        names.dedup();
+        if names.is_empty() || names.len() > users_max {
+            return Err(ConversationError::Invalid(format!(
+                "name 1 to {users_max} users at once"
+            )));
+        }
+        let mut conn = self.pool().acquire().await?;
+        let ids = users::ensure(&mut conn, &names).await?;
+        Ok(ids.into_iter().zip(names).collect())
     }
 
     /// For those who may add and remove others.
@@ -89,6 +122,8 @@ impl Bridge {
         match view.role() {
             _ if caller.is_admin => Ok(view),
             Some(Role::Owner | Role::Admin) => Ok(view),
+            // In a direct conversation what is asked contradicts what it is.
+            Some(_) if view.kind == Kind::Direct => Ok(view),
             Some(Role::Member | Role::Readonly) => Err(ConversationError::Forbidden(
                 "only an owner or an admin of the conversation changes its participants",
             )),
@@ -96,25 +131,18 @@ impl Bridge {
         }
     }
 
-    async fn change(
+    pub(super) async fn ask(
         &self,
         caller: &Caller,
         conversation: ConversationId,
-        (user_id, user): (UserId, Subject),
-        role: Option<Role>,
+        what: What,
     ) -> Result<Option<Sequence>, ConversationError> {
-        let change = MembershipChange {
+        let caller = caller.clone();
+        self.change(Change {
             conversation,
-            user,
-            user_id,
-            role,
-            actor: caller.subject.clone(),
-            actor_id: caller.user,
-        };
-        Ok(self.change_membership(change).await?)
+            caller,
+            what,
+        })
+        .await
     }
-}
-
-fn owns(caller: &Caller, view: &View) -> bool {
-    caller.is_admin || view.role() == Some(Role::Owner)
 }

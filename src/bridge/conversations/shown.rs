@@ -1,20 +1,18 @@
 //! The JSON of what users are shown, the same over REST and MQTT.
 
-use std::num::NonZeroUsize;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{ConversationError, Page, Range};
 use crate::{
-    domain::{ids::ConversationId, message::SharedEntry},
+    domain::{change::Until, ids::ConversationId, message::SharedEntry},
     store::view::View,
 };
 
 /// Entries on a page whose size is not said.
 const PAGE_ENTRIES_DEFAULT: usize = 50;
 
-/// A conversation; without the last four if an administrator looks from outside.
+/// A conversation; without the last five if an administrator looks from outside.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Shown {
     id: ConversationId,
@@ -23,6 +21,14 @@ pub struct Shown {
     epoch: i32,
     last_seq: i64,
     created_at: i64,
+    /// Closed for everybody: it is read, and nothing more is written.
+    archived: bool,
+    /// Whether participants are told how far the others have got.
+    receipts: bool,
+    /// How many entries before their own beginning newcomers may read; null is all of them.
+    history_depth: Option<i64>,
+    /// Contents older than this are erased; null keeps them.
+    retention_seconds: Option<i64>,
     #[serde(flatten)]
     own: Option<Own>,
 }
@@ -33,6 +39,8 @@ struct Own {
     delivered: i64,
     read: i64,
     unread: i64,
+    /// Until when the caller may not write; null if they may.
+    silenced_until: Option<Until>,
 }
 
 impl Shown {
@@ -46,14 +54,19 @@ impl Shown {
             delivered: participation.delivered,
             read: participation.read,
             unread,
+            silenced_until: participation.silenced,
         });
         Self {
             id,
             kind: view.kind.as_str(),
-            title: view.title,
+            title: view.settings.title,
             epoch: view.epoch,
             last_seq: view.last_seq,
             created_at: view.created_at_millis,
+            archived: view.settings.is_archived,
+            receipts: view.settings.receipts,
+            history_depth: view.settings.history_depth,
+            retention_seconds: view.settings.retention_seconds,
             own,
         }
     }
@@ -63,9 +76,12 @@ impl Shown {
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PageWanted {
+    #[schemars(range(min = 0, max = i64::MAX))]
     after: Option<i64>,
+    #[schemars(range(min = 0, max = i64::MAX))]
     before: Option<i64>,
-    limit: Option<NonZeroUsize>,
+    #[schemars(range(min = 1, max = 200))]
+    limit: Option<i64>,
 }
 
 /// A page of the log, as it is shown.
@@ -92,10 +108,12 @@ impl PageWanted {
             (_, Some(sequence)) => Range::Before(sequence),
             (sequence, None) => Range::After(sequence.unwrap_or(0)),
         };
-        match self.limit.map(NonZeroUsize::get) {
-            None => Ok((range, PAGE_ENTRIES_DEFAULT.min(entries_max))),
-            Some(limit) if limit <= entries_max => Ok((range, limit)),
-            Some(_) => Err(invalid(format!("`limit` lies between 1 and {entries_max}"))),
+        let Some(limit) = self.limit else {
+            return Ok((range, PAGE_ENTRIES_DEFAULT.min(entries_max)));
+        };
+        match usize::try_from(limit) {
+            Ok(limit) if (1..=entries_max).contains(&limit) => Ok((range, limit)),
+            _ => Err(invalid(format!("`limit` lies between 1 and {entries_max}"))),
         }
     }
 }
@@ -176,11 +194,7 @@ mod tests {
                 sequence: Sequence::new(number).unwrap(),
             };
             let payload = Bytes::from(format!("[{number}]"));
-            Arc::new(LogEntry {
-                position,
-                sender_device: None,
-                payload,
-            })
+            Arc::new(LogEntry::new(position, None, payload))
         };
         Page {
             entries: (1..=4).map(entry).collect(),

@@ -1,12 +1,16 @@
 //! Arguments that many operations take: of what, and the rest.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, num::NonZeroUsize};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
+use super::OperationError;
 use crate::domain::ids::ConversationId;
+
+/// Rows on a page whose size is not said.
+const PAGE_ROWS_DEFAULT: usize = 50;
 
 /// No argument.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -41,6 +45,30 @@ impl<'de, R: DeserializeOwned> Deserialize<'de> for OfDevice<R> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (client_id, rest) = split(deserializer, "client_id")?;
         Ok(Self { client_id, rest })
+    }
+}
+
+/// Tells null from absent.
+#[expect(clippy::option_option, reason = "the member, and what it holds")]
+pub(super) fn present<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// How many rows are on a page: as many as asked for, if those are allowed.
+pub(super) fn page_limit(
+    asked: Option<NonZeroUsize>,
+    rows_max: usize,
+) -> Result<usize, OperationError> {
+    match asked.map(NonZeroUsize::get) {
+        None => Ok(PAGE_ROWS_DEFAULT.min(rows_max)),
+        Some(limit) if limit <= rows_max => Ok(limit),
+        Some(_) => Err(OperationError::invalid(format!(
+            "`limit` lies between 1 and {rows_max}"
+        ))),
     }
 }
 

@@ -1,15 +1,18 @@
-//! Conversations: create one, look at it, read its log, change who takes part.
+//! Conversations: create one, look at it, read its log.
+
+use std::collections::HashMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Ask, InConversation, Operation, OperationError, created, ok, operation};
+use super::{
+    Ask, InConversation, Operation, OperationError, arguments::present, created, ok, operation,
+};
 use crate::{
     bridge::conversations::{Creation, PageShown, PageWanted, Shown},
     domain::{
         ids::{ConversationId, Subject},
-        message::Sequence,
         request::Answer,
     },
     store::conversations::{Kind, Role},
@@ -26,7 +29,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "conversation/create",
         Post,
         "/conversations",
-        "Creates a conversation; its creator owns it.",
+        "Creates a conversation, which its creator owns. Of two users there is one direct conversation: whoever creates it again gets it (200 instead of 201).",
         create,
         CreateArguments,
         Created
@@ -49,24 +52,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
         InConversation<PageWanted>,
         PageShown
     ),
-    operation!(
-        "participants/put",
-        Put,
-        "/conversations/{conversation}/participants/{user}",
-        "Adds a participant; the answer names the entry of the log that says so, and is empty if nothing changed.",
-        add_participant,
-        InConversation<ParticipantArguments>,
-        Changed
-    ),
-    operation!(
-        "participants/remove",
-        Delete,
-        "/conversations/{conversation}/participants/{user}",
-        "Removes a participant, or lets the caller leave; empty if nothing changed.",
-        remove_participant,
-        InConversation<UserArgument>,
-        Changed
-    ),
 ];
 
 #[derive(Deserialize, JsonSchema)]
@@ -78,30 +63,21 @@ struct CreateArguments {
     title: Option<String>,
     /// If it is not said: direct for two without a title, otherwise a group.
     kind: Option<Kind>,
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct ParticipantArguments {
-    user: Subject,
-    role: Option<Role>,
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct UserArgument {
-    user: Subject,
+    /// Of some of the participants of a group; others are members.
+    #[serde(default)]
+    roles: HashMap<Subject, Role>,
+    /// How many entries before their own beginning newcomers may read; null is all of them, absent
+    /// as the server is configured.
+    #[serde(default, deserialize_with = "present")]
+    #[schemars(range(min = 0, max = 1_000_000_000))]
+    history_depth: Option<Option<i64>>,
 }
 
 #[derive(Serialize, JsonSchema)]
 struct Created {
     id: ConversationId,
-}
-
-#[derive(Serialize, JsonSchema)]
-struct Changed {
-    /// The entry of the log that says so.
-    seq: Sequence,
+    /// False if the two had their direct conversation already.
+    created: bool,
 }
 
 async fn create(ask: Ask<'_>, arguments: CreateArguments) -> Result<Answer, OperationError> {
@@ -109,14 +85,26 @@ async fn create(ask: Ask<'_>, arguments: CreateArguments) -> Result<Answer, Oper
         participants,
         title,
         kind,
+        roles,
+        history_depth,
     } = arguments;
     let creation = Creation {
         participants,
+        roles,
         title,
         kind,
+        history_depth,
     };
-    let id = ask.bridge.create_conversation(ask.caller, creation).await?;
-    created(&Created { id })
+    let made = ask.bridge.create_conversation(ask.caller, creation).await?;
+    let shown = Created {
+        id: made.id,
+        created: made.is_new,
+    };
+    if made.is_new {
+        created(&shown)
+    } else {
+        ok(&shown)
+    }
 }
 
 async fn show(ask: Ask<'_>, arguments: InConversation) -> Result<Answer, OperationError> {
@@ -138,33 +126,4 @@ async fn history(
         page.shorten(range, HISTORY_BYTES_MAX);
     }
     Ok(Answer::ok(RawValue::from_string(page.json(range))?))
-}
-
-async fn add_participant(
-    ask: Ask<'_>,
-    arguments: InConversation<ParticipantArguments>,
-) -> Result<Answer, OperationError> {
-    let InConversation { conversation, rest } = arguments;
-    let change = ask
-        .bridge
-        .add_participant(ask.caller, conversation, rest.user, rest.role);
-    changed(change.await?)
-}
-
-async fn remove_participant(
-    ask: Ask<'_>,
-    arguments: InConversation<UserArgument>,
-) -> Result<Answer, OperationError> {
-    let InConversation { conversation, rest } = arguments;
-    let change = ask
-        .bridge
-        .remove_participant(ask.caller, conversation, rest.user);
-    changed(change.await?)
-}
-
-fn changed(sequence: Option<Sequence>) -> Result<Answer, OperationError> {
-    match sequence {
-        Some(seq) => ok(&Changed { seq }),
-        None => Ok(Answer::done()),
-    }
 }

@@ -10,11 +10,16 @@
 //! the table: over MQTT it is a PUBLISH to `c/{conversation}/send`.
 
 mod arguments;
+mod blocks;
 mod conversations;
 mod devices;
+mod groups;
+mod inbox;
 mod notifications;
 mod receipts;
+mod reconcile;
 mod schemas;
+mod thread;
 
 use futures_util::future::BoxFuture;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -37,9 +42,18 @@ use crate::{
     store::StoreError,
 };
 
+/// Bytes of what is listed in one answer over MQTT, at most, unless the first of it has more: it
+/// waits in memory for its device.
+const ANSWER_BYTES_MAX: usize = 65_536;
+
 /// Every operation, file by file.
 const TABLES: &[&[Operation]] = &[
     conversations::OPERATIONS,
+    groups::OPERATIONS,
+    blocks::OPERATIONS,
+    inbox::OPERATIONS,
+    thread::OPERATIONS,
+    reconcile::OPERATIONS,
     receipts::OPERATIONS,
     notifications::OPERATIONS,
     devices::OPERATIONS,

@@ -8,6 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use crate::{
     bridge::push_settings::{Muted, TimeOfDay},
     domain::{
+        change::{MILLIS_MAX, Until},
         ids::{ClientMessageId, ConversationId, SUBJECT_BYTES_MAX, Subject},
         message::Sequence,
         push::{Environment, Provider},
@@ -43,5 +44,6 @@ inline_schema! {
     Provider = {"type": "string", "enum": ["apns", "fcm", "webpush"]};
     Environment = {"type": "string", "enum": ["production", "sandbox"]};
     TimeOfDay = {"type": "string", "pattern": "^([01][0-9]|2[0-3]):[0-5][0-9]$"};
+    Until = {"anyOf": [{"type": "integer", "minimum": 0, "maximum": (MILLIS_MAX)}, {"const": "forever"}], "description": "Milliseconds since 1970, or `forever`."};
     Muted = {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 253_402_300_799_999_i64}, {"const": "forever"}], "description": "Milliseconds since 1970, or `forever`."};
 }

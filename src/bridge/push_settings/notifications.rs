@@ -88,7 +88,7 @@ impl From<Notifications> for NotificationSettings {
 }
 
 impl NotificationSettingsChange {
-    fn checked(self) -> Result<NotificationsChange, PushSettingsError> {
+    pub(in crate::bridge) fn checked(self) -> Result<NotificationsChange, PushSettingsError> {
         let mute = |muted| match muted {
             Muted::Until(millis) if !(0..=MILLIS_MAX).contains(&millis) => {
                 Err(PushSettingsError::InvalidMute)
@@ -129,9 +129,9 @@ impl Bridge {
     ) -> Result<NotificationSettings, PushSettingsError> {
         let change = change.checked()?;
         let mut conn = self.pool().acquire().await?;
-        settings::set_notifications(&mut conn, conversation, caller.user, change)
-            .await?
-            .map(Into::into)
-            .ok_or(PushSettingsError::NoConversation)
+        let set = settings::set_notifications(&mut conn, conversation, caller.user, change);
+        let now = set.await?.ok_or(PushSettingsError::NoConversation)?;
+        self.commits().inbox_changed(caller.user, conversation);
+        Ok(now.into())
     }
 }

@@ -33,6 +33,8 @@ pub struct DeviceSummary {
     pub connected: bool,
     /// What it said of itself last: `active`, `background` or `away`.
     pub activity: String,
+    /// What its payloads are written in, unless its CONNECT says so.
+    pub format: WireFormat,
     pub push_token: Option<TokenSummary>,
 }
 
@@ -59,6 +61,7 @@ impl From<Device> for DeviceSummary {
             client_id: device.client_id,
             connected: device.is_connected,
             activity: device.activity,
+            format: device.format,
             push_token: device.token.map(Into::into),
         }
     }

@@ -38,3 +38,15 @@ pub enum Document {
     /// On `q/…` and `me/…`: `body` is the server's, and has members with numbers itself.
     Answer,
 }
+
+impl Document {
+    /// What the payloads of a topic are.
+    #[must_use]
+    pub fn on(topic: &str) -> Self {
+        if topic.starts_with("c/") {
+            Self::Entry
+        } else {
+            Self::Answer
+        }
+    }
+}

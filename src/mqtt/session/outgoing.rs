@@ -123,7 +123,7 @@ impl Session {
         }
         let identifiers = self.identifiers(conversation, Leaf::Receipts);
         let topic = format!("c/{conversation}/receipts");
-        self.write_at_most_once(&at_most_once(&topic, &identifiers, payload));
+        self.send_at_most_once(&topic, &identifiers, payload);
     }
 
     /// Something that concerns this device alone.
@@ -138,8 +138,14 @@ impl Session {
     pub fn handle_mine(&mut self, topic: &str, payload: &[u8]) {
         if self.subscriptions.cover_mine(topic) {
             let identifiers: Vec<_> = self.subscriptions.identifiers_mine(topic).collect();
-            self.write_at_most_once(&at_most_once(topic, &identifiers, payload));
+            self.send_at_most_once(topic, &identifiers, payload);
         }
+    }
+
+    /// Writes a payload of JSON as the device reads it.
+    fn send_at_most_once(&mut self, topic: &str, identifiers: &[NonZeroU32], json: &[u8]) {
+        let payload = self.encoded(topic, json);
+        self.write_at_most_once(&at_most_once(topic, identifiers, &payload));
     }
 
     pub(super) fn write_at_most_once(&mut self, delivery: &Delivery<'_>) {
@@ -193,9 +199,10 @@ impl Session {
                 Sent::Already => return self.settle_passed(),
             },
         };
-        let is_written = self.write_entry(entry, packet_id, is_repeated, &entry.payload) || {
+        let is_written = self.write_entry(entry, packet_id, is_repeated, self.encoded_entry(entry)) || {
             // [MQTT-3.1.2-24]: never a packet larger than the client takes.
             let stub: Bytes = stub_json(position.conversation, position.sequence);
+            let stub = self.encoded("c/", &stub);
             self.write_entry(entry, packet_id, is_repeated, &stub)
         };
         if !is_written {

@@ -161,7 +161,7 @@ async fn read_messages(
                where m.conversation_id = i.conversation_id and m.seq between i.first and i.last
                offset 0
            ) m
-           where m.ordinal is not null
+           where m.ordinal is not null and m.content_format >= 0
            order by m.conversation_id, m.seq"#,
         &conversations[..],
         &from[..],

@@ -157,19 +157,34 @@ pub async fn claim(
 ) -> Result<Vec<Job>, StoreError> {
     let rows = sqlx::query_as!(
         Row,
-        r#"select conversation_id as "conversation_id!", user_id as "user_id!",
-                  device_id as "device_id!", kind as "kind!", claim as "claim!",
-                  from_seq as "from_seq!", to_seq as "to_seq!", is_urgent as "is_urgent!",
-                  is_mention as "is_mention!",
-                  (extract(epoch from expires_at) * 1000)::bigint as expires_at_millis,
-                  (extract(epoch from committed_at) * 1000)::bigint as "committed_at_millis!",
-                  attempts as "attempts!", notification_id as "notification_id!",
-                  token as "token!", voip_token, p256dh, auth, locale,
-                  (extract(epoch from registered_at) * 1000)::bigint as "registered_at_millis!",
-                  (extract(epoch from background_at) * 1000)::bigint as background_at_millis,
-                  conversation_kind, title, message_type, sender, body, badge
+        r#"select j.conversation_id as "conversation_id!", j.user_id as "user_id!",
+                  j.device_id as "device_id!", j.kind as "kind!", j.claim as "claim!",
+                  j.from_seq as "from_seq!", j.to_seq as "to_seq!", j.is_urgent as "is_urgent!",
+                  j.is_mention as "is_mention!",
+                  (extract(epoch from j.expires_at) * 1000)::bigint as expires_at_millis,
+                  (extract(epoch from j.committed_at) * 1000)::bigint as "committed_at_millis!",
+                  j.attempts as "attempts!", j.notification_id as "notification_id!",
+                  j.token as "token!", j.voip_token, j.p256dh, j.auth, j.locale,
+                  (extract(epoch from j.registered_at) * 1000)::bigint as "registered_at_millis!",
+                  (extract(epoch from j.background_at) * 1000)::bigint as background_at_millis,
+                  j.conversation_kind, j.title,
+                  case when told.seq is not null then j.message_type end as message_type, j.sender,
+                  case newest.content_format when 0 then j.body else ''::bytea end as body, j.badge
            from claim_push($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
-                           to_timestamp($12::bigint / 1000.0))"#,
+                           to_timestamp($12::bigint / 1000.0)) j
+           -- What is no text shows nothing, and what was erased since is told of no more.
+           left join lateral (
+               select m.content_format from messages m
+               where j.kind = 'wake' and m.conversation_id = j.conversation_id and m.seq = j.to_seq
+               limit 1
+           ) newest on true
+           left join lateral (
+               select m.seq from messages m
+               where j.kind = 'wake' and m.conversation_id = j.conversation_id
+                 and m.seq between j.from_seq and j.to_seq and m.ordinal is not null
+                 and m.sender_id <> j.user_id and m.content_format >= 0
+               order by m.seq desc limit 1
+           ) told on true"#,
         claim.route,
         claim.limit,
         interval(claim.lease),

@@ -4,7 +4,10 @@ use sqlx::PgConnection;
 
 use crate::domain::ids::{ConversationId, UserId};
 
-use super::super::StoreError;
+use super::super::{
+    StoreError,
+    inbox_settings::{self, Changed, InboxChange},
+};
 
 /// How long a conversation is muted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,33 +77,14 @@ pub async fn set_notifications(
     user: UserId,
     change: NotificationsChange,
 ) -> Result<Option<Notifications>, StoreError> {
-    let until_millis = match change.mute {
-        Some(Some(Mute::Until(millis))) => Some(millis),
-        _ => None,
+    let change = InboxChange {
+        notifications: change,
+        ..InboxChange::default()
     };
-    let row = sqlx::query_as!(
-        NotificationsRow,
-        r#"update participants
-           set muted_until = case
-                   when not $3 then muted_until
-                   when $4 then 'infinity'
-                   else to_timestamp($5::bigint / 1000.0) end,
-               mentions_break_mute = coalesce($6, mentions_break_mute)
-           where conversation_id = $1 and user_id = $2 and left_seq is null
-           returning case when isfinite(muted_until) and muted_until > now()
-                          then (extract(epoch from muted_until) * 1000)::bigint end as until_millis,
-                     coalesce(muted_until = 'infinity', false) as "is_forever!",
-                     mentions_break_mute"#,
-        conversation.0,
-        user.0,
-        change.mute.is_some(),
-        change.mute == Some(Some(Mute::Forever)),
-        until_millis,
-        change.mentions_break_mute,
-    )
-    .fetch_optional(conn)
-    .await?;
-    Ok(row.map(Into::into))
+    match inbox_settings::change(conn, conversation, user, change).await? {
+        Changed::NotParticipant | Changed::Stale => Ok(None),
+        Changed::Changed | Changed::Unchanged => notifications(conn, conversation, user).await,
+    }
 }
 
 struct NotificationsRow {

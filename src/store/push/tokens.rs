@@ -52,6 +52,8 @@ pub struct Device {
     pub is_connected: bool,
     /// What it said of itself last: `active`, `background` or `away`.
     pub activity: String,
+    /// What its payloads are written in, unless it says so itself.
+    pub format: WireFormat,
     pub token: Option<PushToken>,
 }
 
@@ -167,7 +169,7 @@ pub async fn remove(
 /// The devices of a user, those that connected last first; at most 1000.
 pub async fn devices(conn: &mut PgConnection, user: UserId) -> Result<Vec<Device>, StoreError> {
     let rows = sqlx::query!(
-        r#"select d.client_id, s.node is not null as "is_connected!", s.activity,
+        r#"select d.client_id, d.format, s.node is not null as "is_connected!", s.activity,
                   t.provider as "provider?", t.app as "app?", t.environment as "environment?",
                   left(encode(sha256(convert_to(t.token, 'UTF8')), 'hex'), 8) as fingerprint,
                   t.voip_token is not null as has_voip_token, t.locale,
@@ -185,12 +187,13 @@ pub async fn devices(conn: &mut PgConnection, user: UserId) -> Result<Vec<Device
     )
     .fetch_all(conn)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Device {
+    rows.into_iter()
+        .map(|row| {
+            Ok(Device {
             client_id: row.client_id,
             is_connected: row.is_connected,
             activity: row.activity,
+            format: row.format.parse().map_err(StoreError::corrupt)?,
             token: TokenRow {
                 provider: row.provider,
                 app: row.app,
@@ -204,7 +207,8 @@ pub async fn devices(conn: &mut PgConnection, user: UserId) -> Result<Vec<Device
             }
             .into_token(),
         })
-        .collect())
+        })
+        .collect()
 }
 
 /// A row of `push_tokens`, or the nulls of a device without one.

@@ -86,8 +86,8 @@ async fn what_is_no_setting_is_refused(pool: PgPool) {
         (json!({"muted_until": u64::MAX}), "forever"),
         (json!({"mentions": 1}), "boolean"),
         (json!({"mention": true}), "unknown field"),
-        (json!([]), "not an array"),
-        (Value::Null, "expected struct"),
+        (json!([]), "expected a JSON object"),
+        (Value::Null, "expected a JSON object"),
     ] {
         let refused = api.put("bob", &path, change).await;
         refused.assert_problem(400, "invalid", says);

@@ -226,8 +226,8 @@ async fn what_cannot_be_used_is_refused_with_the_reason(pool: PgPool) {
             with(fcm("a"), "locale", json!("de-".repeat(12) + "de")),
             "`locale`",
         ),
-        (json!([]), "not an array"),
-        (Value::Null, "expected struct"),
+        (json!([]), "expected a JSON object"),
+        (Value::Null, "expected a JSON object"),
     ] {
         let refused = api.put("alice", PHONE, body).await;
         refused.assert_problem(400, "invalid", says);

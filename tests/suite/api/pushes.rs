@@ -108,7 +108,11 @@ async fn nobody_learns_of_messages_that_they_may_not_see(pool: PgPool) {
     api.get("admin", &format!("{}?user=eve", pushes("1")))
         .await
         .assert_problem(404, "not-found", "never taken part");
-    for (sequence, says) in [("0", "starts at 1"), ("-1", "starts at 1"), ("x", "i64")] {
+    for (sequence, says) in [
+        ("0", "starts at 1"),
+        ("-1", "starts at 1"),
+        ("x", "an integer"),
+    ] {
         api.get("bob", &pushes(sequence))
             .await
             .assert_problem(400, "invalid", says);

@@ -31,6 +31,7 @@ async fn conversation(conn: &mut PgConnection, users: &[UserId]) -> Conversation
         id: ConversationId::random(),
         kind: Kind::Group,
         title: None,
+        history_depth: Some(0),
         participants: members.map(|user| (*user, Role::Member)).collect(),
     };
     conversations::create(conn, &new).await.unwrap();
@@ -39,13 +40,7 @@ async fn conversation(conn: &mut PgConnection, users: &[UserId]) -> Conversation
         sender,
         sender_name: Subject::new("carol").unwrap(),
         sender_device: None,
-        content: Content {
-            id: ClientMessageId::new("1".to_owned()).unwrap(),
-            kind: "text".to_owned(),
-            body: b"1".to_vec().into(),
-            reply_to: None,
-            extra: Vec::new().into(),
-        },
+        content: Content::new(ClientMessageId::new("1".to_owned()).unwrap(), "text", "1"),
     };
     append_batch(conn, &[message]).await.unwrap();
     new.id

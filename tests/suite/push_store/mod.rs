@@ -289,6 +289,7 @@ async fn group(conn: &mut PgConnection, users: &[&User]) -> ConversationId {
         id,
         kind: Kind::Group,
         title: Some("Hiking".to_owned()),
+        history_depth: Some(0),
         participants: users.iter().map(|user| (user.0, Role::Member)).collect(),
     };
     conversations::create(conn, &group).await.unwrap();
@@ -308,11 +309,12 @@ async fn say(
         sender_name: sender.1.clone(),
         sender_device: None,
         content: Content {
-            id: ClientMessageId::new(Uuid::now_v7().to_string()).unwrap(),
-            kind: "text".to_owned(),
-            body: Bytes::from_static(b"\"hello\""),
-            reply_to: None,
             extra: Bytes::copy_from_slice(extra.as_bytes()),
+            ..Content::new(
+                ClientMessageId::new(Uuid::now_v7().to_string()).unwrap(),
+                "text",
+                "\"hello\"",
+            )
         },
     };
     let appended = messages::append_batch(conn, &[message]).await.unwrap();

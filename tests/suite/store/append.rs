@@ -225,6 +225,7 @@ async fn a_bad_message_is_refused_alone(pool: PgPool) {
         id: conversation,
         kind: Kind::Group,
         title: None,
+        history_depth: Some(0),
         participants,
     };
     conversations::create(&mut conn, &new).await.unwrap();

@@ -37,6 +37,7 @@ async fn a_new_conversation_is_as_it_was_asked_for(pool: PgPool) {
         id,
         kind: Kind::Direct,
         title: Some("us".to_owned()),
+        history_depth: Some(0),
         participants: vec![(alice.0, Role::Owner), (bob.0, Role::Readonly)],
     };
 

@@ -14,7 +14,6 @@ mod users;
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use homing::{
     domain::{
         ids::{ClientMessageId, ConversationId, DeviceId, Subject, UserId},
@@ -70,6 +69,7 @@ async fn group(conn: &mut PgConnection, users: &[&User]) -> ConversationId {
         id,
         kind: Kind::Group,
         title: None,
+        history_depth: Some(0),
         participants,
     };
     conversations::create(conn, &group).await.unwrap();
@@ -86,13 +86,11 @@ fn message_with_id(conversation: ConversationId, sender: &User, id: &str) -> New
         sender: sender.0,
         sender_name: sender.1.clone(),
         sender_device: None,
-        content: Content {
-            id: ClientMessageId::new(id.to_owned()).unwrap(),
-            kind: "text".to_owned(),
-            body: Bytes::from_static(b"\"hello\""),
-            reply_to: None,
-            extra: Bytes::new(),
-        },
+        content: Content::new(
+            ClientMessageId::new(id.to_owned()).unwrap(),
+            "text",
+            "\"hello\"",
+        ),
     }
 }
 

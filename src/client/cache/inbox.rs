@@ -1,0 +1,157 @@
+//! The list of conversations.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use super::{Applied, Members, is_true, merge::merge, number, text};
+use crate::domain::ids::ConversationId;
+
+/// One conversation in the list.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Row {
+    /// Of the newest piece that was merged.
+    pub version: i64,
+    /// As the server names them: `title`, `unread`, `last_message`, …
+    pub fields: Members,
+}
+
+/// All conversations that are known. Rows may come from pages, patches and reconciliation.
+#[derive(Clone, Debug, Default)]
+pub struct Inbox {
+    rows: HashMap<ConversationId, Row>,
+}
+
+impl Inbox {
+    /// Merges a row or a patch of one. It must have `conversation` and `version`.
+    pub fn apply(&mut self, mut patch: Members) -> Applied {
+        let conversation = text(&patch, "conversation").and_then(|id| id.parse().ok());
+        let (Some(conversation), Some(version)) = (conversation, number(&patch, "version")) else {
+            return Applied::Unreadable;
+        };
+        let row = self.rows.entry(conversation).or_default();
+        let is_new_epoch = number(&patch, "epoch") > number(&row.fields, "epoch");
+        if version <= row.version && !is_new_epoch {
+            return Applied::Stale;
+        }
+        patch.remove("version");
+        if is_true(&patch, "removed") || is_true(&row.fields, "removed") || is_new_epoch {
+            row.fields = patch; // begins anew
+        } else {
+            merge(&mut row.fields, patch);
+        }
+        row.version = version;
+        Applied::Changed
+    }
+
+    /// The row of a conversation that the user takes part in.
+    #[must_use]
+    pub fn row(&self, conversation: ConversationId) -> Option<&Row> {
+        let row = self.rows.get(&conversation);
+        row.filter(|row| !is_true(&row.fields, "removed"))
+    }
+
+    /// The conversations in the order they are shown, the newest activity first.
+    #[must_use]
+    pub fn rows(&self) -> Vec<(ConversationId, &Row)> {
+        let shown = self.rows.iter().map(|(id, row)| (*id, row));
+        let mut shown: Vec<_> = shown
+            .filter(|(_, row)| !is_true(&row.fields, "removed"))
+            .collect();
+        shown.sort_by_key(|(id, row)| {
+            let activity = number(&row.fields, "activity_at").unwrap_or(0);
+            (std::cmp::Reverse(activity), *id)
+        });
+        shown
+    }
+
+    /// What reconciliation sends: conversation, sequence and version of all that is known.
+    #[must_use]
+    pub fn known(&self) -> Vec<Value> {
+        let known = self.rows.iter().map(|(id, row)| {
+            let seq = number(&row.fields, "last_seq").unwrap_or(0);
+            let epoch = number(&row.fields, "epoch").unwrap_or(1);
+            serde_json::json!({
+                "conversation": id, "seq": seq, "version": row.version, "epoch": epoch
+            })
+        });
+        known.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    const ID: &str = "AZjzwgAAcACAAAAAAAAAAQ";
+
+    fn patch(version: i64, fields: &Value) -> Members {
+        let mut patch = fields.as_object().unwrap().clone();
+        patch.insert("conversation".into(), ID.into());
+        patch.insert("version".into(), version.into());
+        patch
+    }
+
+    fn shown(inbox: &Inbox) -> Option<Value> {
+        let row = inbox.row(ID.parse().unwrap())?;
+        Some(Value::Object(row.fields.clone()))
+    }
+
+    #[test]
+    fn stale_and_repeated_patches_change_nothing() {
+        let mut inbox = Inbox::default();
+        let row = json!({"title": "Team", "unread": 1});
+        assert_eq!(inbox.apply(patch(5, &row)), Applied::Changed);
+        assert_eq!(
+            inbox.apply(patch(7, &json!({"unread": 0}))),
+            Applied::Changed
+        );
+        for (version, unread) in [(7, 9), (6, 9), (5, 1)] {
+            let stale = patch(version, &json!({ "unread": unread }));
+            assert_eq!(inbox.apply(stale), Applied::Stale);
+        }
+        let expected = json!({"conversation": ID, "title": "Team", "unread": 0});
+        assert_eq!(shown(&inbox), Some(expected));
+    }
+
+    #[test]
+    fn who_was_removed_is_not_brought_back_by_a_late_patch() {
+        let mut inbox = Inbox::default();
+        inbox.apply(patch(5, &json!({"title": "Team"})));
+        inbox.apply(patch(8, &json!({"removed": true})));
+        assert_eq!(inbox.apply(patch(7, &json!({"unread": 1}))), Applied::Stale);
+        assert_eq!(shown(&inbox), None);
+        inbox.apply(patch(12, &json!({"title": "Team", "unread": 0})));
+        let anew = json!({"conversation": ID, "title": "Team", "unread": 0});
+        assert_eq!(shown(&inbox), Some(anew));
+    }
+
+    #[test]
+    fn what_has_no_version_is_unreadable() {
+        let mut inbox = Inbox::default();
+        for piece in [
+            json!({}),
+            json!({"conversation": ID}),
+            json!({"conversation": "x", "version": 1}),
+        ] {
+            let piece = piece.as_object().unwrap().clone();
+            assert_eq!(inbox.apply(piece), Applied::Unreadable);
+        }
+    }
+
+    proptest! {
+        /// Goal: whole rows end up the same in whatever order, and however often, they come.
+        #[test]
+        fn rows_converge_in_any_order(order in proptest::collection::vec(1..8_i64, 1..40)) {
+            let mut inbox = Inbox::default();
+            for version in &order {
+                inbox.apply(patch(*version, &json!({"unread": version, "muted_until": null})));
+            }
+            let newest = order.iter().max().unwrap();
+            prop_assert_eq!(&shown(&inbox).unwrap()["unread"], &json!(newest));
+        }
+    }
+}

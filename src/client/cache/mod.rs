@@ -1,0 +1,53 @@
+//! What a device keeps of its conversations, so that it shows the right thing at once.
+//!
+//! ```text
+//!   c/{cid}/messages ─▶ Thread::entry      ┐
+//!   q/thread, REST   ─▶ Thread::message    │  each piece may come twice, late, in any order, over
+//!   me/inbox, q/…    ─▶ Inbox::apply       │  any channel: what is shown ends up the same
+//!   own sends        ─▶ Outgoing::begin …  ┘
+//! ```
+//!
+//! No I/O and no clock: the application hands in what arrived, and asks what to show. Three rules
+//! make it converge:
+//!
+//! * Pieces are recognised by what the server assigned, the sequence of an entry and the
+//!   `version` of a row or a message; what is not newer changes nothing.
+//! * Pieces are merged: a member that is absent stays, null clears it, objects merge member by member.
+//! * Nothing is counted here: unread messages and mentions are the server's word for a version.
+
+mod inbox;
+mod merge;
+mod outgoing;
+mod thread;
+
+pub use inbox::{Inbox, Row};
+pub use outgoing::{Outgoing, Sending, State};
+pub use thread::{Gap, Thread};
+
+use serde_json::{Map, Value};
+
+/// The members of a JSON object.
+pub type Members = Map<String, Value>;
+
+/// What a piece did to the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// It shows now.
+    Changed,
+    /// It was known, or is older than what is known.
+    Stale,
+    /// It is none of the server's: a member is missing or of the wrong type.
+    Unreadable,
+}
+
+fn number(members: &Members, name: &str) -> Option<i64> {
+    members.get(name).and_then(Value::as_i64)
+}
+
+fn text<'a>(members: &'a Members, name: &str) -> Option<&'a str> {
+    members.get(name).and_then(Value::as_str)
+}
+
+fn is_true(members: &Members, name: &str) -> bool {
+    members.get(name) == Some(&Value::Bool(true))
+}
