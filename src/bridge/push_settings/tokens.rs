@@ -4,7 +4,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Apps, Bridge, CLIENT_ID_BYTES_MAX, Caller, PushSettingsError, Registration};
-use crate::store::push::tokens::{self, Device, PushToken, TooManyTokens};
+use crate::{
+    domain::format::WireFormat,
+    store::push::tokens::{self, Device, PushToken, TooManyTokens},
+};
 
 /// Devices of one user that have a push token.
 pub const TOKENS_MAX: i64 = 100;

@@ -6,7 +6,7 @@
 
 use sqlx::{Connection as _, PgConnection};
 
-use crate::domain::ids::UserId;
+use crate::domain::{format::WireFormat, ids::UserId};
 
 use super::super::StoreError;
 
