@@ -29,7 +29,7 @@ language sql stable as $$
            c.kind, c.title, o.subject, c.epoch, s.low, least(c.last_seq, p.left_seq),
            c.updated_at, c.receipts, c.history_depth, c.retention_seconds, c.archived_at,
            m.seq, m.subject, m.created_at, m.type,
-           m.body, m.retract_seq is not null, m.expires_at <= now(),
+           m.body, m.retract_seq is not null, m.expires_at <= now() or m.content_format < 0,
            case when s.has_news then (
                select count(*) from (
                    select from messages u
@@ -77,7 +77,7 @@ language sql stable as $$
     ) o on true
     -- The newest message, with its newest content. The beginning is enough for a preview.
     left join lateral (
-        select m.seq, u.subject, m.created_at, m.type, m.retract_seq, m.expires_at,
+        select m.seq, u.subject, m.created_at, m.type, m.retract_seq, m.expires_at, m.content_format,
                case when m.retract_seq is null then (
                    select substring(e.body for 2500) from messages e
                    where e.conversation_id = p.conversation_id

@@ -117,6 +117,8 @@ pub struct MessageConfig {
     pub receipts_participants_max: usize,
     #[serde(with = "humantime_serde")]
     pub erase_interval: Duration,
+    #[serde(with = "humantime_serde")]
+    pub receipts_interval: Duration,
 }
 
 /// What users are told of their inboxes.

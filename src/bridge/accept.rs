@@ -27,9 +27,10 @@ use super::{
 };
 use crate::{
     config::StoreConfig,
-    domain::{ids::ConversationId, message::NewMessage, receipt::Standing},
+    domain::{ids::ConversationId, message::NewMessage},
     store::{
         StoreError, changes,
+        cursors::Moved,
         messages::{self, Appended, Outcome},
     },
     telemetry::metrics::{BridgeMetrics, PublishLabels, PublishOutcome},
@@ -43,7 +44,7 @@ pub(super) enum Work {
     /// Tell the participants where some of them stand.
     Receipts {
         conversation: ConversationId,
-        standings: Vec<Standing>,
+        moved: Vec<Moved>,
     },
     /// The outbox knows of a commit that may not have been told.
     Relay {
@@ -172,10 +173,10 @@ impl Writer {
             Work::Change(request) => self.change(*request).await,
             Work::Receipts {
                 conversation,
-                standings,
+                moved,
             } => {
                 self.told
-                    .receipts(&mut self.database, conversation, standings)
+                    .receipts(&mut self.database, conversation, moved)
                     .await;
             }
             Work::Relay {

@@ -108,18 +108,24 @@ impl Commits {
 
     /// Tells the participants that are there now; says how many devices had no room.
     pub(super) fn publish_receipt(&self, receipt: &Arc<ReceiptNotice>, members: &[Member]) -> u64 {
+        let present = members.iter().filter(|member| member.left.is_none());
+        present
+            .map(|member| self.tell_receipt(member.user, receipt))
+            .sum()
+    }
+
+    /// Tells one user; says how many devices had no room.
+    pub(super) fn tell_receipt(&self, user: UserId, receipt: &Arc<ReceiptNotice>) -> u64 {
         let mut dropped = 0;
-        for member in members.iter().filter(|member| member.left.is_none()) {
-            for mailbox in self
-                .shard(member.user)
-                .get(&member.user)
-                .into_iter()
-                .flatten()
-            {
-                dropped += u64::from(!mailbox.receipt(receipt));
-            }
+        for mailbox in self.shard(user).get(&user).into_iter().flatten() {
+            dropped += u64::from(!mailbox.receipt(receipt));
         }
         dropped
+    }
+
+    /// Whether a device of the user is connected here.
+    pub(super) fn is_connected(&self, user: UserId) -> bool {
+        self.shard(user).contains_key(&user)
     }
 
     /// Leaves something on `topic`, which begins with `me/`, for every connected device of a

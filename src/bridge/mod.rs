@@ -9,6 +9,7 @@ pub mod blocks;
 mod changes;
 pub mod commits;
 pub mod conversations;
+mod counts;
 mod health;
 pub mod identity;
 pub mod inbox;
@@ -18,6 +19,7 @@ pub mod push_settings;
 pub mod receipts;
 mod relay;
 pub mod sessions;
+mod settings;
 mod start;
 mod told;
 mod upkeep;
@@ -37,7 +39,7 @@ use tokio::{
 
 use crate::{
     domain::{
-        ids::{ConversationId, UserId},
+        ids::{ConversationId, DeviceId, UserId},
         message::{NewMessage, Sequence},
         receipt::Report,
     },
@@ -197,16 +199,19 @@ impl Bridge {
         verdict.await.unwrap_or(Err(Refusal::Unavailable))
     }
 
-    /// Stores how far a user says to have got, and waits for the commit.
+    /// Stores how far a user says to have got, on a device if it is known which, and waits for
+    /// the commit.
     pub async fn settle_report(
         &self,
         user: UserId,
+        device: Option<DeviceId>,
         conversation: ConversationId,
         report: Report,
     ) -> Result<(), BridgeError> {
         let (reply, answer) = oneshot::channel();
+        let reply = ReportReply::Request(reply);
         self.receipts()
-            .report(user, conversation, report, ReportReply::Request(reply));
+            .report(user, device, conversation, report, reply);
         match answer.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(BridgeError::NotParticipant),

@@ -36,7 +36,7 @@ use crate::{
     telemetry::metrics::BridgeMetrics,
 };
 
-/// Whose position: a device's cursor, or what a user says without one.
+/// Whose position: a device's, or what a user says without one.
 type Key = (UserId, Option<DeviceId>, ConversationId);
 
 /// Packet ids in flight, as the store keeps them; 0 is acknowledged and not settled.
@@ -184,20 +184,28 @@ impl Receipts {
         }
     }
 
-    /// A user says how far they have got; the answer comes when it is stored.
+    /// A user says how far they have got, on a `device` if it is known which; the answer comes
+    /// when it is stored.
     pub fn report(
         &self,
         user: UserId,
+        device: Option<DeviceId>,
         conversation: ConversationId,
         report: Report,
         reply: ReportReply,
     ) {
-        let reached = Reached {
-            delivered: report.delivered.map_or(0, Sequence::get),
-            read: report.read.map_or(0, Sequence::get),
-        };
+        let delivered = report.delivered.map_or(0, Sequence::get);
+        let read = report.read.map_or(0, Sequence::get);
         let mut gathered = self.lock();
-        self.gather(&mut gathered, (user, None, conversation), reached);
+        if read > 0 {
+            let reached = Reached { delivered: 0, read };
+            self.gather(&mut gathered, (user, device, conversation), reached);
+        }
+        if delivered > 0 {
+            // Not of the device: its cursor moves with what it acknowledges, and only so.
+            let reached = Reached { delivered, read: 0 };
+            self.gather(&mut gathered, (user, None, conversation), reached);
+        }
         gathered.waiting.push(Waiting::Report {
             user,
             conversation,

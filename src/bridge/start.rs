@@ -10,6 +10,7 @@ use super::{
     Bridge, Inner, Writers,
     accept::{Database, Work, Writer},
     commits::Commits,
+    counts::{Marks, Telling},
     inbox::patches::Patches,
     push_settings::Apps,
     receipts::Receipts,
@@ -20,7 +21,6 @@ use super::{
 };
 use crate::{
     config::{ConversationConfig, InboxConfig, MessageConfig, PushConfig, StoreConfig},
-    domain::receipt::Standing,
     store::{StoreError, cursors::Moved, sessions},
     telemetry::metrics::BridgeMetrics,
 };
@@ -51,6 +51,7 @@ pub struct Tasks {
     writers: Vec<Writer>,
     relay: Relay,
     patches: Patches,
+    telling: Telling,
     receipts: Arc<Receipts>,
     queues: Writers,
     pool: PgPool,
@@ -81,6 +82,7 @@ impl Bridge {
             node,
         } = parts;
         let commits = Arc::new(Commits::new(metrics.inbox_patches_dropped.clone()));
+        let marks = Arc::new(Marks::new(metrics.clone()));
         let mut queues = Vec::new();
         let mut writers = Vec::new();
         for _ in 0..store.writers.get() {
@@ -90,7 +92,12 @@ impl Bridge {
             writers.push(Writer {
                 database: Database::new(options.clone(), &store, metrics.clone()),
                 queue,
-                told: Told::new(commits.clone(), receipts_max, metrics.clone()),
+                told: Told::new(
+                    commits.clone(),
+                    receipts_max,
+                    marks.clone(),
+                    metrics.clone(),
+                ),
                 config: store.clone(),
                 participants_max: message.participants_max,
                 metrics: metrics.clone(),
@@ -111,13 +118,20 @@ impl Bridge {
             pool: pool.clone(),
             commits: commits.clone(),
             interval: inbox.patch_interval,
-            metrics,
+            metrics: metrics.clone(),
         };
+        let telling = Telling::new(
+            pool.clone(),
+            commits.clone(),
+            marks,
+            message.receipts_interval,
+        );
         let patience = store.acquire_timeout;
         let tasks = Tasks {
             writers,
             relay,
             patches,
+            telling,
             receipts: receipts.clone(),
             queues: queues.clone(),
             pool: pool.clone(),
@@ -158,6 +172,7 @@ impl Tasks {
         spawn("relay", Box::pin(self.relay.run(stop.clone())));
         let commits = self.patches.commits.clone();
         spawn("inbox patches", Box::pin(self.patches.run(stop.clone())));
+        spawn("counts", Box::pin(self.telling.run(stop.clone())));
         let (receipts, pool, interval) = (self.receipts, self.pool, self.store.flush_interval);
         spawn(
             "expired sessions",
@@ -175,12 +190,7 @@ impl Tasks {
         spawn(
             "receipts",
             Box::pin(async move {
-                let told = |moved: Vec<Moved>| {
-                    for moved in &moved {
-                        commits.inbox_changed(moved.user, moved.conversation);
-                    }
-                    announce(queues.clone(), moved)
-                };
+                let told = |moved| announce(queues.clone(), commits.clone(), moved);
                 receipts.run(pool, interval, stop, told).await;
             }),
         );
@@ -188,31 +198,22 @@ impl Tasks {
 }
 
 /// Receipts leave through the writer of their conversation, which knows the participants.
-async fn announce(queues: Writers, mut moved: Vec<Moved>) {
+async fn announce(queues: Writers, commits: Arc<Commits>, mut moved: Vec<Moved>) {
+    let read = moved.iter().filter(|moved| moved.has_read);
+    let rows = read.map(|moved| (moved.user, moved.conversation));
+    for (user, conversation) in rows {
+        commits.inbox_changed(user, conversation);
+    }
     moved.sort_unstable_by_key(|moved| moved.conversation);
     for moved in moved.chunk_by(|one, other| one.conversation == other.conversation) {
         let conversation = moved[0].conversation;
-        let standings = moved
-            .iter()
-            .map(
-                |Moved {
-                     name,
-                     delivered,
-                     read,
-                     ..
-                 }| Standing {
-                    user: name.clone(),
-                    delivered: *delivered,
-                    read: *read,
-                },
-            )
-            .collect();
+        let moved = moved.to_vec();
         queues
             .send(
                 conversation,
                 Work::Receipts {
                     conversation,
-                    standings,
+                    moved,
                 },
             )
             .await;

@@ -8,11 +8,12 @@ use super::{
     accept::Database,
     batch::Commit,
     commits::{Commits, Member},
+    counts::Marks,
     mailbox::{Notice, ReceiptNotice},
 };
 use crate::{
     domain::{ids::ConversationId, receipt::Standing},
-    store::{StoreError, conversations},
+    store::{StoreError, conversations, cursors::Moved},
     telemetry::metrics::BridgeMetrics,
 };
 
@@ -23,8 +24,9 @@ const CONVERSATIONS_MAX: usize = 20_000;
 pub(super) struct Told {
     commits: Arc<Commits>,
     conversations: HashMap<ConversationId, Known>,
-    /// Larger conversations ask for their receipts.
+    /// In larger conversations authors are told counts.
     receipts_participants_max: usize,
+    marks: Arc<Marks>,
     metrics: BridgeMetrics,
 }
 
@@ -39,12 +41,14 @@ impl Told {
     pub(super) fn new(
         commits: Arc<Commits>,
         receipts_participants_max: usize,
+        marks: Arc<Marks>,
         metrics: BridgeMetrics,
     ) -> Self {
         Self {
             commits,
             conversations: HashMap::new(),
             receipts_participants_max,
+            marks,
             metrics,
         }
     }
@@ -89,12 +93,13 @@ impl Told {
         });
     }
 
-    /// Tells the participants where some of them stand.
+    /// Tells the participants where some of them stand; the own devices alone of who has
+    /// receipts switched off. In a large conversation authors are told how many it are.
     pub(super) async fn receipts(
         &mut self,
         database: &mut Database,
         conversation: ConversationId,
-        standings: Vec<Standing>,
+        moved: Vec<Moved>,
     ) {
         if !self.conversations.contains_key(&conversation) {
             self.load(database, vec![conversation]).await;
@@ -108,15 +113,27 @@ impl Told {
             .filter(|member| member.left.is_none())
             .count();
         if present > self.receipts_participants_max {
+            if moved.iter().any(|moved| moved.is_told) {
+                self.marks.mark(conversation);
+            }
             return;
         }
-        for standing in standings {
+        for moved in moved {
+            let standing = Standing {
+                user: moved.name,
+                delivered: moved.delivered,
+                read: moved.read,
+            };
             let payload = serde_json::to_vec(&standing).unwrap_or_default().into();
             let receipt = Arc::new(ReceiptNotice {
                 conversation,
                 payload,
             });
-            let dropped = self.commits.publish_receipt(&receipt, &known.members);
+            let dropped = if moved.is_told {
+                self.commits.publish_receipt(&receipt, &known.members)
+            } else {
+                self.commits.tell_receipt(moved.user, &receipt)
+            };
             self.metrics.receipts_dropped.inc_by(dropped);
         }
     }

@@ -107,10 +107,9 @@ impl<S> Connection<S> {
             mailbox: self.mailbox.clone(),
             ticket: ticket.0,
         };
-        self.shared
-            .bridge
-            .receipts()
-            .report(self.held.user, conversation, report, reply);
+        let (user, device) = (self.held.user, Some(self.held.device));
+        let receipts = self.shared.bridge.receipts();
+        receipts.report(user, device, conversation, report, reply);
     }
 
     /// Acknowledged at once: what a device says of itself ends with its connection.

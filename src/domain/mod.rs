@@ -11,5 +11,6 @@ pub mod problem;
 pub mod push;
 pub mod receipt;
 pub mod request;
+pub mod settings;
 pub mod thread;
 pub mod topic;

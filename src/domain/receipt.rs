@@ -2,10 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    ids::{ConversationId, Subject},
-    message::Sequence,
-};
+use super::{ids::Subject, message::Sequence};
 
 /// What a participant reports on `c/{cid}/receipts`: everything up to a sequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -39,9 +36,23 @@ pub struct Standing {
     pub read: i64,
 }
 
-/// A participant's new standing, on its way to the other participants.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    pub conversation: ConversationId,
-    pub standing: Standing,
+/// How many have got to the newest messages of an author, in a conversation too large to tell
+/// of each participant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Ascending.
+    pub counts: Vec<Count>,
+    /// How many others could see the newest of them.
+    pub of: i64,
+}
+
+/// How many have got to one message. Who has receipts switched off counts as not reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Count {
+    pub seq: i64,
+    pub delivered: i64,
+    pub read: i64,
+    /// How many others could see this one, if that is not what [`Counts::of`] says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of: Option<i64>,
 }

@@ -6,7 +6,7 @@ use super::{breaker::Breaker, notification::Outcome, ramp::Ramp};
 use crate::{
     config::PushConfig,
     domain::push::{Provider, Route},
-    store::push::{finish::JobResult, jobs::Job},
+    store::push::{finish::JobResult, jobs::Job, upkeep::Deaths},
     telemetry::metrics::{
         NotificationLabels, NotificationOutcome, ProviderLabel, ProviderLabels, PushMetrics,
         ReasonLabels,
@@ -39,6 +39,16 @@ const REASONS: [&str; 22] = [
     "connection",
 ];
 
+/// Words of the providers that may be our fault as well as a dead token's ([`Outcome::Mismatched`]).
+const DOUBTFUL: [&str; 6] = [
+    "BadDeviceToken",
+    "DeviceTokenNotForTopic",
+    "SENDER_ID_MISMATCH",
+    "INVALID_ARGUMENT",
+    "VapidPkHashMismatch",
+    "HTTP 403",
+];
+
 /// Judges the answers for one app.
 #[derive(Debug)]
 pub(super) struct Answers {
@@ -50,6 +60,8 @@ pub(super) struct Answers {
     breaker_pause: Duration,
     /// The breaker has opened, and what was refused before is not forgiven yet.
     is_forgiving: bool,
+    /// From when refusals count that an earlier process wrote down, in milliseconds since 1970.
+    recalled_since: Option<i64>,
     metrics: PushMetrics,
 }
 
@@ -74,7 +86,30 @@ impl Answers {
             retry_max: config.retry_max,
             breaker_pause: config.breaker_pause,
             is_forgiving: false,
+            recalled_since: None,
             metrics,
+        }
+    }
+
+    /// Counts what an earlier process was told before it ended, as if it had been said now:
+    /// should the breaker have been about to open, it is again.
+    pub(super) fn recall(&mut self, deaths: &Deaths, now: Instant) {
+        let is_doubtful = |reason: &str| DOUBTFUL.iter().any(|known| reason.contains(known));
+        let refusals: u64 = deaths
+            .reasons
+            .iter()
+            .filter(|(reason, _)| is_doubtful(reason))
+            .map(|(_, count)| count)
+            .sum();
+        if refusals == 0 {
+            return;
+        }
+        self.recalled_since = Some(deaths.since_millis);
+        for _ in refusals..deaths.answers {
+            self.breaker.record(false, now);
+        }
+        for _ in 0..refusals {
+            self.is_forgiving |= self.breaker.record(true, now);
         }
     }
 
@@ -100,13 +135,18 @@ impl Answers {
         until
     }
 
-    /// How long back refusals are to be forgiven, once after the breaker has opened.
-    pub(super) fn forgiven(&self) -> Option<Duration> {
-        self.is_forgiving.then(Breaker::window)
+    /// From when on refusals are to be forgiven, once after the breaker has opened; in
+    /// milliseconds since 1970, as is `now_millis`.
+    pub(super) fn forgiven_since(&self, now_millis: i64) -> Option<i64> {
+        let window = i64::try_from(Breaker::window().as_millis()).unwrap_or(i64::MAX);
+        let since = now_millis.saturating_sub(window);
+        let since = self.recalled_since.map_or(since, |then| then.min(since));
+        self.is_forgiving.then_some(since)
     }
 
     pub(super) fn forgave(&mut self) {
         self.is_forgiving = false;
+        self.recalled_since = None;
     }
 
     /// What becomes of the job.

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     answer::{Answers, label},
+    breaker::Breaker,
     compose::{Composed, compose},
     notification::Outcome,
     provider::Client,
@@ -40,6 +41,9 @@ const GATHER: Duration = Duration::from_millis(50);
 
 /// So many answers do not wait for others.
 const FINISHED_MAX: usize = 100;
+
+/// Tokens that died longer ago, before the process started, do not count against the app.
+const RECALL_MAX: Duration = Duration::from_hours(1);
 
 /// What a worker is made of.
 pub(super) struct Worker {
@@ -80,6 +84,8 @@ struct Running {
     finished_since: Option<Instant>,
     /// When the store is to be looked at.
     look_at: Instant,
+    /// It is known what an earlier process was told.
+    has_recalled: bool,
 }
 
 impl Worker {
@@ -94,6 +100,7 @@ impl Worker {
             finished: Vec::new(),
             finished_since: None,
             look_at: now,
+            has_recalled: false,
         };
         loop {
             running.write_down(stop.is_cancelled()).await;
@@ -194,6 +201,16 @@ impl Running {
             time_to_live: config.time_to_live,
         };
         let mut conn = worker.pool.acquire().await?;
+        if !self.has_recalled {
+            let (window, age_max) = (Breaker::window(), RECALL_MAX);
+            let deaths = upkeep::last_deaths(&mut conn, &route, window, age_max).await?;
+            if let Some(deaths) = deaths {
+                self.answers.recall(&deaths, now());
+                // If that opens the breaker, it is forgiven without waiting for an answer.
+                self.finished_since.get_or_insert_with(now);
+            }
+            self.has_recalled = true;
+        }
         let jobs = jobs::claim(&mut conn, &claim, None).await?;
         // Most of what was due may have ended without a notification.
         let due = match (
@@ -299,7 +316,8 @@ impl Running {
                     "what was pushed is not written down yet"
                 );
                 tokio::time::sleep(self.worker.config.poll_interval).await;
-                if is_stopping {
+                // What the store refuses for good is not tried for ever.
+                if is_stopping || !error.is_transient() {
                     // The lease ends; the same notification leaves again under the same id.
                     self.finished.clear();
                     self.finished_since = None;
@@ -315,9 +333,7 @@ impl Running {
         finish::finish(&mut conn, &self.finished, repeat, None).await?;
         let needless = finish::count_needless(&mut conn, &self.finished).await?;
         worker.metrics.false_pushes.inc_by(needless);
-        if let Some(window) = self.answers.forgiven() {
-            let window = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
-            let since = unix_millis().saturating_sub(window);
+        if let Some(since) = self.answers.forgiven_since(unix_millis()) {
             let route = worker.route.to_string();
             let revived = upkeep::revive(&mut conn, &route, since, None).await?;
             self.answers.forgave();

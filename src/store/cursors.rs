@@ -39,7 +39,8 @@ pub struct Pending {
 /// How far a user has got in a conversation, as a device or a request reported it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settled {
-    /// Whose cursor moves with `delivered`; none if it was reported over REST.
+    /// Whose cursor moves with `delivered`, and who keeps `read` if it has a cursor; none if it
+    /// was reported over REST.
     pub device: Option<DeviceId>,
     pub user: UserId,
     pub conversation: ConversationId,
@@ -55,6 +56,10 @@ pub struct Moved {
     pub name: Subject,
     pub delivered: i64,
     pub read: i64,
+    /// The user has read on, not only received.
+    pub has_read: bool,
+    /// Neither the user nor the conversation has receipts switched off.
+    pub is_told: bool,
 }
 
 /// Lets a device begin with what comes next, in each conversation that is covered now and was
@@ -174,8 +179,11 @@ pub async fn settle(conn: &mut PgConnection, batch: &[Settled]) -> Result<Vec<Mo
     let read: Vec<_> = batch.iter().map(|settled| settled.read).collect();
     sqlx::query!(
         r#"select m.conversation_id as "conversation_id!", m.user_id as "user_id!", u.subject,
-                  m.delivered_seq as "delivered_seq!", m.read_seq as "read_seq!"
-           from settle($1, $2, $3, $4, $5) m join users u on u.user_id = m.user_id"#,
+                  m.delivered_seq as "delivered_seq!", m.read_seq as "read_seq!",
+                  m.has_read as "has_read!", u.receipts and c.receipts as "is_told!"
+           from settle($1, $2, $3, $4, $5) m
+           join users u on u.user_id = m.user_id
+           join conversations c on c.conversation_id = m.conversation_id"#,
         &devices[..] as &[Option<i64>],
         &users[..],
         &conversations[..],
@@ -192,22 +200,35 @@ pub async fn settle(conn: &mut PgConnection, batch: &[Settled]) -> Result<Vec<Mo
             name: Subject::new(&row.subject).map_err(StoreError::corrupt)?,
             delivered: row.delivered_seq,
             read: row.read_seq,
+            has_read: row.has_read,
+            is_told: row.is_told,
         })
     })
     .collect()
 }
 
-/// How far the participants of a conversation have got.
+/// How far the participants of a conversation have got, as far as `viewer` is told: without
+/// those who have receipts switched off, but always with the viewer. In the order in which they
+/// became users, at most `limit` after the user `after`.
 pub async fn standings(
     conn: &mut PgConnection,
     conversation: ConversationId,
+    viewer: UserId,
+    after: Option<UserId>,
+    limit: i64,
 ) -> Result<Vec<Standing>, StoreError> {
     sqlx::query!(
         "select u.subject, p.delivered_seq, p.read_seq
-         from participants p join users u on u.user_id = p.user_id
-         where p.conversation_id = $1 and p.left_seq is null
-         order by p.user_id",
+         from conversations c
+         join participants p on p.conversation_id = c.conversation_id
+         cross join lateral (select u.* from users u where u.user_id = p.user_id limit 1) u
+         where c.conversation_id = $1 and p.conversation_id = $1 and p.left_seq is null
+           and p.user_id > $3 and (u.receipts and c.receipts or p.user_id = $2)
+         order by p.user_id limit $4",
         conversation.0,
+        viewer.0,
+        after.map_or(0, |user| user.0),
+        limit,
     )
     .fetch_all(conn)
     .await?

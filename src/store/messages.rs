@@ -16,7 +16,7 @@ use super::{StoreError, settle_plans};
 /// How `messages.content_format` names the ways to write a body.
 const FORMAT_JSON: i16 = 0;
 const FORMAT_BYTES: i16 = 1;
-const FORMAT_ERASED: i16 = -1;
+pub(super) const FORMAT_ERASED: i16 = -1;
 
 /// What became of a message that a sender asked to store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -303,40 +303,42 @@ pub async fn committed_at_millis(
     Ok(millis)
 }
 
-struct Row {
-    seq: i64,
-    sender_device: Option<i64>,
-    client_message_id: String,
-    kind: String,
-    content_format: i16,
-    body: Vec<u8>,
-    extra: Option<Vec<u8>>,
-    ref_seq: Option<i64>,
-    ordinal: Option<i64>,
-    retract_seq: Option<i64>,
-    has_expired: bool,
-    at_millis: i64,
-    sender: String,
+pub(super) struct Row {
+    pub(super) seq: i64,
+    pub(super) sender_device: Option<i64>,
+    pub(super) client_message_id: String,
+    pub(super) kind: String,
+    pub(super) content_format: i16,
+    pub(super) body: Vec<u8>,
+    pub(super) extra: Option<Vec<u8>>,
+    pub(super) ref_seq: Option<i64>,
+    pub(super) ordinal: Option<i64>,
+    pub(super) retract_seq: Option<i64>,
+    pub(super) has_expired: bool,
+    pub(super) at_millis: i64,
+    pub(super) sender: String,
 }
 
 impl Row {
     fn into_entry(self, conversation: ConversationId) -> Result<SharedEntry, StoreError> {
         let sequence = Sequence::new(self.seq).map_err(StoreError::corrupt)?;
-        let from = Subject::new(&self.sender).map_err(StoreError::corrupt)?;
         let position = Position {
             conversation,
             sequence,
         };
+        let sender_device = self.sender_device.map(DeviceId);
+        let payload = self.into_payload()?;
+        Ok(Arc::new(LogEntry::new(position, sender_device, payload)))
+    }
+
+    /// The JSON of the entry.
+    pub(super) fn into_payload(self) -> Result<Bytes, StoreError> {
+        let from = Subject::new(&self.sender).map_err(StoreError::corrupt)?;
         let stamp = Stamp {
-            sequence,
+            sequence: Sequence::new(self.seq).map_err(StoreError::corrupt)?,
             from: &from,
             at_millis: self.at_millis,
         };
-        let sender_device = self.sender_device.map(DeviceId);
-        Ok(Arc::new(LogEntry::new(position, sender_device, self.payload(stamp)?)))
-    }
-
-    fn payload(self, stamp: Stamp<'_>) -> Result<Bytes, StoreError> {
         let id = ClientMessageId::new(self.client_message_id).map_err(StoreError::corrupt)?;
         let format = match self.content_format {
             _ if self.retract_seq.is_some() => {

@@ -10,13 +10,11 @@ use bytes::Bytes;
 use sqlx::{PgConnection, types::Json};
 
 use crate::domain::{
-    envelope::Stamp,
-    ids::{ClientMessageId, ConversationId, Subject, UserId},
-    message::{Content, Sequence},
-    thread::{Changes, Reaction, Remains, merged_json},
+    ids::{ConversationId, UserId},
+    thread::{Changes, ReactionCount, merged_json},
 };
 
-use super::StoreError;
+use super::{StoreError, messages};
 
 /// What of a conversation a user may read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +83,9 @@ pub async fn readable(
     let readable = rows.into_iter().map(|row| {
         let readable = Readable {
             epoch: row.epoch,
-            last_seq: row.left_seq.map_or(row.last_seq, |left| left.min(row.last_seq)),
+            last_seq: row
+                .left_seq
+                .map_or(row.last_seq, |left| left.min(row.last_seq)),
             visible_from: row.visible_from,
             first_seq: row.first_seq,
             left_seq: row.left_seq,
@@ -187,15 +187,16 @@ async fn read(
     sqlx::query_as!(
         Row,
         r#"select m.seq as "seq!", m.client_message_id as "client_message_id!", m.type as "kind!",
-                  coalesce(e.body, m.body) as "body!", coalesce(e.content_format, m.content_format) as "content_format!",
+                  coalesce(e.body, m.body) as "body!",
+                  coalesce(e.content_format, m.content_format) as "content_format!",
                   case when e.seq is null then m.extra else e.extra end as extra,
-                  m.ref_seq, (extract(epoch from m.created_at) * 1000)::bigint as "at_millis!",
+                  m.ref_seq, m.ordinal, m.retract_seq,
+                  coalesce(m.expires_at <= now(), false) as "has_expired!",
+                  (extract(epoch from m.created_at) * 1000)::bigint as "at_millis!",
                   u.subject as sender, coalesce(least(m.version, $7), m.seq) as "version!",
                   case when m.version <= $7 then m.version else m.seq end as "changed_by!",
                   (extract(epoch from e.created_at) * 1000)::bigint as edited_at_millis,
-                  m.retract_seq is not null as "is_retracted!",
-                  coalesce(m.expires_at <= now(), false) as "is_expired!",
-                  r.reactions as "reactions: Json<BTreeMap<String, Reaction>>"
+                  r.reactions as "reactions: Json<BTreeMap<String, ReactionCount>>"
            from (
                (select * from messages m
                 where $5 = 1 and m.conversation_id = $1 and m.seq between $3 and $4
@@ -229,13 +230,10 @@ async fn read(
                where m.edit_seq is not null and m.retract_seq is null
                  and e.conversation_id = $1 and e.seq = case
                      when m.edit_seq <= $7 then m.edit_seq
-                     -- For a former participant: the edit before. What came later than a
-                     -- thousand entries after the message is not looked for.
-                     else (select f.seq from messages f
-                           where f.conversation_id = $1 and f.seq > m.seq
-                             and f.seq <= least($7, m.seq + 1000)
-                             and f.type = 'edit' and f.ref_seq = m.seq
-                           order by f.seq desc limit 1) end
+                     -- For a former participant: the last one before the end.
+                     else (select max(f.seq) from messages f
+                           where f.conversation_id = $1 and f.type = 'edit'
+                             and f.ref_seq = m.seq and f.ordinal is null and f.seq <= $7) end
                limit 1
            ) e on true
            left join lateral (
@@ -273,52 +271,53 @@ struct Row {
     client_message_id: String,
     kind: String,
     body: Vec<u8>,
-    #[expect(dead_code, reason = "for bytes")]
     content_format: i16,
     extra: Option<Vec<u8>>,
     ref_seq: Option<i64>,
+    ordinal: Option<i64>,
+    retract_seq: Option<i64>,
+    has_expired: bool,
     at_millis: i64,
     sender: String,
     version: i64,
     changed_by: i64,
     edited_at_millis: Option<i64>,
-    is_retracted: bool,
-    is_expired: bool,
-    reactions: Option<Json<BTreeMap<String, Reaction>>>,
+    reactions: Option<Json<BTreeMap<String, ReactionCount>>>,
 }
 
 impl Row {
     fn into_message(self) -> Result<ThreadMessage, StoreError> {
-        let from = Subject::new(&self.sender).map_err(StoreError::corrupt)?;
-        let reply_to = self.ref_seq.map(Sequence::new).transpose();
-        let content = Content {
-            id: ClientMessageId::new(self.client_message_id).map_err(StoreError::corrupt)?,
+        let is_gone = self.has_expired
+            || self.retract_seq.is_some()
+            || self.content_format == messages::FORMAT_ERASED;
+        let entry = messages::Row {
+            seq: self.seq,
+            sender_device: None,
+            client_message_id: self.client_message_id,
             kind: self.kind,
-            body: self.body.into(),
-            reply_to: reply_to.map_err(StoreError::corrupt)?,
-            extra: self.extra.map_or_else(Bytes::new, Bytes::from),
-        };
-        let stamp = Stamp {
-            sequence: Sequence::new(self.seq).map_err(StoreError::corrupt)?,
-            from: &from,
+            content_format: self.content_format,
+            body: self.body,
+            extra: self.extra,
+            ref_seq: self.ref_seq,
+            ordinal: self.ordinal,
+            retract_seq: self.retract_seq,
+            has_expired: self.has_expired,
             at_millis: self.at_millis,
+            sender: self.sender,
         };
-        let changes = Changes {
+        let mut changes = Changes {
             version: self.version,
             edited_at_millis: self.edited_at_millis,
             reactions: self.reactions.map_or_else(BTreeMap::new, |json| json.0),
-            remains: if self.is_retracted {
-                Remains::Retracted
-            } else if self.is_expired {
-                Remains::Expired
-            } else {
-                Remains::Content
-            },
         };
+        if is_gone {
+            changes.edited_at_millis = None;
+            changes.reactions.clear();
+        }
         Ok(ThreadMessage {
             seq: self.seq,
             changed_by: self.changed_by,
-            payload: merged_json(stamp, &content, &changes),
+            payload: merged_json(&entry.into_payload()?, &changes),
         })
     }
 }

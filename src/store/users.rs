@@ -4,7 +4,10 @@ use std::collections::HashMap;
 
 use sqlx::PgConnection;
 
-use crate::domain::ids::{Subject, UserId};
+use crate::domain::{
+    ids::{Subject, UserId},
+    settings::{UserSettings, UserSettingsChange},
+};
 
 use super::StoreError;
 
@@ -61,4 +64,48 @@ pub(super) async fn find(
         .into_iter()
         .map(|row| (row.subject, UserId(row.user_id)))
         .collect())
+}
+
+/// What others learn of a user.
+pub async fn settings(conn: &mut PgConnection, user: UserId) -> Result<UserSettings, StoreError> {
+    let row = sqlx::query!(
+        "select receipts, last_seen, is_invisible from users where user_id = $1",
+        user.0,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(UserSettings {
+        receipts: row.receipts,
+        last_seen: row.last_seen.parse().map_err(StoreError::corrupt)?,
+        invisible: row.is_invisible,
+    })
+}
+
+/// Changes what others learn of a user, and answers what it is then.
+pub async fn change_settings(
+    conn: &mut PgConnection,
+    user: UserId,
+    change: UserSettingsChange,
+) -> Result<UserSettings, StoreError> {
+    let default = UserSettings::default();
+    let receipts = change.receipts.map(|to| to.unwrap_or(default.receipts));
+    let last_seen = change.last_seen.map(|to| to.unwrap_or(default.last_seen));
+    let invisible = change.invisible.map(|to| to.unwrap_or(default.invisible));
+    let row = sqlx::query!(
+        "update users set receipts = coalesce($2, receipts), last_seen = coalesce($3, last_seen),
+                          is_invisible = coalesce($4, is_invisible)
+         where user_id = $1
+         returning receipts, last_seen, is_invisible",
+        user.0,
+        receipts,
+        last_seen.map(crate::domain::settings::LastSeen::as_str),
+        invisible,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(UserSettings {
+        receipts: row.receipts,
+        last_seen: row.last_seen.parse().map_err(StoreError::corrupt)?,
+        invisible: row.is_invisible,
+    })
 }

@@ -24,6 +24,8 @@ mod push_providers;
 mod push_settings;
 mod push_store;
 mod receipts;
+mod receipts_counts;
+mod receipts_status;
 mod requests;
 mod sessions;
 mod state;

@@ -124,25 +124,3 @@ async fn a_receipt_may_come_without_acknowledgement(pool: PgPool) {
     told(&mut watcher, "bob", 1, 1).await;
     broker.stop().await;
 }
-
-/// Large conversations ask over REST, so that receipts do not grow with their square.
-#[sqlx::test(migrator = "MIGRATOR")]
-async fn a_large_conversation_asks_for_its_receipts(pool: PgPool) {
-    let settings = [("message.receipts_participants_max", "2")];
-    let broker = TestBroker::start_with(&pool, &settings).await;
-    let large = broker.conversation(&["alice", "bob", "carol"]).await;
-    let small = broker.conversation(&["alice", "bob"]).await;
-    let mut watcher = broker.device("alice", "watcher").await;
-    watcher.say(&large, "hello").await;
-    watcher.say(&small, "hello").await;
-    watcher.subscribe(&["c/+/receipts"]).await;
-    let mut phone = broker.device("bob", "phone").await;
-    for conversation in [&large, &small] {
-        let topic = format!("c/{conversation}/receipts");
-        assert_eq!(phone.ask(&topic, br#"{"read":1}"#).await.code, 0);
-    }
-    let first = watcher.delivery().await;
-    assert_eq!(first.topic, format!("c/{small}/receipts"));
-    assert_eq!(standings(&broker, &large).await[1]["read"], 1);
-    broker.stop().await;
-}

@@ -10,6 +10,7 @@ mod create;
 mod handover;
 mod participants;
 mod reading;
+mod receipts;
 mod roster;
 mod settings;
 mod shown;
@@ -19,6 +20,7 @@ pub use create::{Created, Creation, TITLE_BYTES_MAX};
 pub use handover::{NOTE_BYTES_MAX, Transfer};
 pub use participants::{ADDED_MAX, HANDED_OVER_MAX};
 pub use reading::{Page, Range};
+pub use receipts::{MessageStatus, Receipts, UserPage};
 pub use roster::{PRESENT_MAX, PresentShown, Roster};
 pub use shown::{PageShown, PageWanted, Shown};
 

@@ -1,16 +1,9 @@
-//! Reading a conversation: what it is, its log, and how far its participants have got.
+//! Reading a conversation: what it is, and its log.
 
 use super::{Bridge, Caller, ConversationError};
 use crate::{
-    domain::{
-        ids::ConversationId,
-        message::SharedEntry,
-        receipt::{Report, Standing},
-    },
-    store::{
-        conversations, cursors, messages,
-        view::{Participation, View},
-    },
+    domain::{ids::ConversationId, message::SharedEntry},
+    store::{conversations, messages, view::View},
 };
 
 /// Which part of a log is wanted. Both give the entries in ascending order.
@@ -81,47 +74,5 @@ impl Bridge {
             entries,
             has_more: surplus > 0,
         })
-    }
-
-    /// How far each participant has got.
-    pub async fn standings(
-        &self,
-        caller: &Caller,
-        conversation: ConversationId,
-    ) -> Result<Vec<Standing>, ConversationError> {
-        self.participation(caller, conversation).await?;
-        let mut conn = self.pool().acquire().await?;
-        Ok(cursors::standings(&mut conn, conversation).await?)
-    }
-
-    /// Takes the caller's word for how far they have got, and answers where they stand then:
-    /// positions only rise, and never beyond the newest entry.
-    pub async fn report(
-        &self,
-        caller: &Caller,
-        conversation: ConversationId,
-        report: Report,
-    ) -> Result<Standing, ConversationError> {
-        self.participation(caller, conversation).await?;
-        self.settle_report(caller.user, conversation, report)
-            .await?;
-        let Participation {
-            delivered, read, ..
-        } = self.participation(caller, conversation).await?;
-        Ok(Standing {
-            user: caller.subject.clone(),
-            delivered,
-            read,
-        })
-    }
-
-    /// For everyone who takes part.
-    async fn participation(
-        &self,
-        caller: &Caller,
-        conversation: ConversationId,
-    ) -> Result<Participation, ConversationError> {
-        let view = self.look(conversation, &caller.subject).await?;
-        view.current().ok_or(ConversationError::NotFound)
     }
 }

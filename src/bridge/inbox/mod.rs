@@ -40,8 +40,7 @@ impl Bridge {
         conversation: ConversationId,
     ) -> Result<Readable, ConversationError> {
         let mut conn = self.pool().acquire().await?;
-        let found =
-            crate::store::thread::readable(&mut conn, caller.user, &[conversation]).await?;
+        let found = crate::store::thread::readable(&mut conn, caller.user, &[conversation]).await?;
         match found.as_slice() {
             [(_, readable)] => Ok(*readable),
             _ => Err(ConversationError::NotFound),

@@ -204,7 +204,7 @@ impl Bridge {
                 delivered: None,
                 read: Some(read),
             };
-            self.report(caller, conversation, report).await?;
+            self.report(caller, None, conversation, report).await?;
         }
         self.inbox_row(caller, conversation).await
     }

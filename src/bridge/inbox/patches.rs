@@ -77,7 +77,12 @@ impl Dirty {
     }
 
     /// Takes the rows that are due, at most that many, and says when the next ones are.
-    fn take(&self, now: Instant, interval: Duration, rows_max: usize) -> (Vec<Pair>, Option<Instant>) {
+    fn take(
+        &self,
+        now: Instant,
+        interval: Duration,
+        rows_max: usize,
+    ) -> (Vec<Pair>, Option<Instant>) {
         let mut due = Vec::new();
         let mut next: Option<Instant> = None;
         self.lock().retain(|pair, mark| {

@@ -157,7 +157,10 @@ impl Held {
             return Ok(());
         };
         let is_value = hash.value.len() == 16
-            && hash.value.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+            && hash
+                .value
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         if hash.from < 1 || hash.to < hash.from || !is_value {
             return Err(invalid(
                 "a hash has `from`, `to` from there on, and a `value` of 16 hexadecimal digits",
@@ -199,7 +202,9 @@ impl Bridge {
         bytes_max: usize,
     ) -> Result<Reconciled, ConversationError> {
         check(held)?;
-        let since = since.map(|millis| check_millis("since", millis)).transpose()?;
+        let since = since
+            .map(|millis| check_millis("since", millis))
+            .transpose()?;
         let mut conn = self.pool().acquire().await?;
         let as_of = inbox::as_of_millis(&mut conn).await?;
         let ids: Vec<_> = held.iter().map(|held| held.conversation).collect();
@@ -215,19 +220,27 @@ impl Bridge {
                 difference(held, state, mismatch).map(|difference| (place, difference))
             })
             .collect();
-        let known = differences.iter().filter(|(_, difference)| !difference.unknown);
+        let known = differences
+            .iter()
+            .filter(|(_, difference)| !difference.unknown);
         let pairs: Vec<_> = known
             .map(|(_, difference)| (caller.user, difference.conversation))
             .collect();
         let rows = inbox::rows(&mut conn, &pairs).await?;
-        let mut rows: HashMap<_, _> = rows.into_iter().map(|row| (row.conversation, row)).collect();
+        let mut rows: HashMap<_, _> = rows
+            .into_iter()
+            .map(|row| (row.conversation, row))
+            .collect();
         for (_, difference) in &mut differences {
             difference.row = rows.remove(&difference.conversation).map(InboxRow::from);
         }
         let unanswered_from = cut(&mut differences, bytes_max);
         let mut reconciled = Reconciled {
             as_of,
-            conversations: differences.into_iter().map(|(_, difference)| difference).collect(),
+            conversations: differences
+                .into_iter()
+                .map(|(_, difference)| difference)
+                .collect(),
             more: None,
             unanswered_from,
         };
@@ -239,7 +252,9 @@ impl Bridge {
             };
             let named: HashSet<_> = ids.into_iter().collect();
             let rows = inbox::page(&mut conn, caller.user, &wanted).await?;
-            let rows = rows.into_iter().filter(|row| !named.contains(&row.conversation));
+            let rows = rows
+                .into_iter()
+                .filter(|row| !named.contains(&row.conversation));
             add_changed(&mut reconciled, rows, since);
         }
         Ok(reconciled)
@@ -293,7 +308,9 @@ fn difference(held: &Held, state: Option<&Readable>, mismatch: bool) -> Option<D
         return Some(difference);
     };
     let version = state.last_seq + state.own_version;
-    let is_other_row = held.version.map_or(held.seq.is_none(), |held| held != version);
+    let is_other_row = held
+        .version
+        .map_or(held.seq.is_none(), |held| held != version);
     difference.removed = state.left_seq.is_some();
     let is_news = difference.removed && held.version.is_none();
     if held.epoch.is_some_and(|epoch| epoch != state.epoch) {
@@ -363,11 +380,7 @@ fn cut(differences: &mut Vec<(usize, Difference)>, bytes_max: usize) -> Option<u
     place
 }
 
-fn add_changed(
-    reconciled: &mut Reconciled,
-    rows: impl Iterator<Item = inbox::Row>,
-    since: i64,
-) {
+fn add_changed(reconciled: &mut Reconciled, rows: impl Iterator<Item = inbox::Row>, since: i64) {
     for (place, row) in rows.enumerate() {
         if place == CHANGED_MAX || reconciled.unanswered_from.is_some() {
             reconciled.more = Some(format!("/v1/inbox?changed_since={since}"));

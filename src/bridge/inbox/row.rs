@@ -135,7 +135,10 @@ impl From<LastMessage> for LastMessageShown {
             from: message.from,
             at: message.at_millis,
             kind: message.kind,
-            preview: message.body.filter(|_| !is_gone).and_then(|json| preview(&json)),
+            preview: message
+                .body
+                .filter(|_| !is_gone)
+                .and_then(|json| preview(&json)),
             retracted: message.is_retracted,
             expired: message.is_expired && !message.is_retracted,
         }

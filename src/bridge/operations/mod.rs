@@ -19,6 +19,7 @@ mod notifications;
 mod receipts;
 mod reconcile;
 mod schemas;
+mod settings;
 mod thread;
 
 use futures_util::future::BoxFuture;
@@ -57,6 +58,7 @@ const TABLES: &[&[Operation]] = &[
     receipts::OPERATIONS,
     notifications::OPERATIONS,
     devices::OPERATIONS,
+    settings::OPERATIONS,
 ];
 
 /// How an operation is asked for over REST.

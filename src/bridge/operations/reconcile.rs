@@ -31,10 +31,7 @@ struct ReconcileArguments {
     since: Option<i64>,
 }
 
-async fn reconcile(
-    ask: Ask<'_>,
-    arguments: ReconcileArguments,
-) -> Result<Answer, OperationError> {
+async fn reconcile(ask: Ask<'_>, arguments: ReconcileArguments) -> Result<Answer, OperationError> {
     let ReconcileArguments {
         conversations,
         since,

@@ -83,8 +83,40 @@ impl JobResult {
 /// Writes what became of jobs; how many of them were still held. `repeat` is the time between
 /// two notifications about one conversation on one device.
 ///
-/// Whoever holds an older claim changes nothing.
+/// Whoever holds an older claim changes nothing. A job that the database refuses to finish, each
+/// time, is passed over, so that it cannot stop the others for ever: it is due again when its
+/// lease is over, and so until its messages are too old to be pushed. Not for a transaction that
+/// goes on: a refusal ends it.
 pub async fn finish(
+    conn: &mut PgConnection,
+    batch: &[Finished],
+    repeat: Duration,
+    at: Option<i64>,
+) -> Result<u64, StoreError> {
+    match finish_together(conn, batch, repeat, at).await {
+        Err(error) if !error.is_transient() => {}
+        result => return result,
+    }
+    let mut total = 0;
+    for finished in batch {
+        let one = std::slice::from_ref(finished);
+        match finish_together(conn, one, repeat, at).await {
+            Ok(count) => total += count,
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => {
+                let device = finished.held.device;
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    device = device.0,
+                    "what became of a notification cannot be written down"
+                );
+            }
+        }
+    }
+    Ok(total)
+}
+
+async fn finish_together(
     conn: &mut PgConnection,
     batch: &[Finished],
     repeat: Duration,

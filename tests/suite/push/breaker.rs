@@ -3,7 +3,7 @@
 use sqlx::PgPool;
 
 use super::{Stage, told};
-use crate::providers::Fault;
+use crate::{harness::until, providers::Fault};
 
 /// Goal: a wrong environment or project does not cost the deployment its tokens, and the
 /// messages are pushed after the pause.
@@ -87,5 +87,44 @@ async fn a_few_refused_tokens_are_dead(pool: PgPool) {
         stage.ledger("bob", second).await,
         ["phone no_token", "pixel no_token"]
     );
+    stage.stop().await;
+}
+
+/// Goal: who ends before the breaker opens has not cost anybody their token.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn refusals_from_before_a_restart_count_and_are_forgiven(pool: PgPool) {
+    let settings = [
+        ("push.breaker_refusals", "4"),
+        ("push.breaker_pause", "100ms"),
+    ];
+    let stage = Stage::set_with(pool, &settings).await;
+    let mut tokens = Vec::new();
+    for number in 0..3 {
+        tokens.push(stage.apns("bob", &format!("device-{number}")).await);
+    }
+    let refuse = |stage: &Stage, token: &str| {
+        let fault = Fault::refuse(400, "BadDeviceToken");
+        stage.providers.script(token, [fault]);
+    };
+    tokens.iter().for_each(|token| refuse(&stage, token));
+    stage.say("1").await;
+    let dead = async |stage: &Stage| -> i64 {
+        let dead = "select count(*) from push_tokens where dead_since is not null";
+        let dead = sqlx::query_scalar(dead).fetch_one(&stage.pool);
+        dead.await.unwrap()
+    };
+    until("three dead tokens", async || dead(&stage).await == 3).await;
+    stage.settle().await;
+
+    let stage = stage.restart().await;
+    tokens.push(stage.apns("carol", "device-3").await);
+    refuse(&stage, &tokens[3]);
+    stage.say("2").await;
+
+    for token in &tokens {
+        stage.pushed(token, 1).await;
+    }
+    stage.settle().await;
+    assert_eq!(dead(&stage).await, 0);
     stage.stop().await;
 }

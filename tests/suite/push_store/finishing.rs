@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use homing::store::push::finish::JobResult;
+use homing::store::push::finish::{Finished, JobResult, finish};
 use sqlx::PgPool;
 
-use super::{Pass, ROUTE, SENT, START, Scene, retry};
+use super::{GRACES, Pass, ROUTE, SENT, START, Scene, retry};
 
 fn dead(since: Option<i64>) -> JobResult {
     JobResult::Dead {
@@ -284,4 +284,50 @@ async fn the_background_class_waits_for_its_interval(pool: PgPool) {
     let seq = scene.say(r#"{"urgent":true}"#, 1_230_000).await;
     scene.arm(Pass::Early, seq, seq, 1_231_000).await;
     assert!(scene.claim_one(1_231_000).await.is_urgent);
+}
+
+/// Goal: one answer that cannot be written down does not keep the others from it.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn an_answer_that_the_store_refuses_is_passed_over(pool: PgPool) {
+    let mut scene = Scene::new(&pool).await;
+    let tablet = scene.device("tablet", -1000).await;
+    scene.token(tablet, ROUTE, "other").await;
+    scene.say_and_arm(0).await;
+    scene
+        .run(
+            "create function refuse() returns trigger language plpgsql as
+             $$ begin raise exception 'poison'; end $$",
+        )
+        .await;
+    scene
+        .run(
+            "create trigger poison before insert on push_attempts for each row
+             when (new.reason = 'poison') execute function refuse()",
+        )
+        .await;
+    let batch: Vec<_> = scene
+        .claim(1000)
+        .await
+        .into_iter()
+        .map(|job| Finished {
+            result: if job.held.device == tablet {
+                JobResult::Dropped {
+                    reason: "poison".to_owned(),
+                }
+            } else {
+                SENT
+            },
+            token: job.address.token,
+            held: job.held,
+        })
+        .collect();
+    assert_eq!(batch.len(), 2);
+
+    let finished = finish(&mut scene.conn, &batch, GRACES.repeat, Some(START + 1000)).await;
+
+    assert_eq!(finished.unwrap(), 1);
+    assert_eq!(scene.ledger().await, ["sent accepted 1..1"]);
+    // Its lease ends, and another worker has it then.
+    assert_eq!(scene.claim(30_999).await, []);
+    assert_eq!(scene.claim_one(31_000).await.held.device, tablet);
 }

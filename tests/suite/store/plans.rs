@@ -15,7 +15,7 @@ use homing::{
         messages::{self, read_after, read_before},
         outbox,
         sessions::{self, OpenSession, Sign},
-        users,
+        status, users,
     },
 };
 use serde_json::json;
@@ -264,8 +264,20 @@ async fn flushes_and_sweeps_find_their_rows_by_index(pool: PgPool) {
     };
     cursors::settle(&mut tx, &[report]).await.unwrap();
     meter.check(&mut tx, "cursors::settle", 8).await;
-    cursors::standings(&mut tx, conversation).await.unwrap();
-    meter.check(&mut tx, "cursors::standings", 2).await;
+    cursors::standings(&mut tx, conversation, alice.0, None, 10)
+        .await
+        .unwrap();
+    meter.check(&mut tx, "cursors::standings", 3).await;
+    status::of_entry(&mut tx, conversation, 9).await.unwrap();
+    meter.check(&mut tx, "status::of_entry", 3).await;
+    status::reached(&mut tx, conversation, (9, alice.0), None, 10)
+        .await
+        .unwrap();
+    meter.check(&mut tx, "status::reached", 2).await;
+    status::recent(&mut tx, conversation, 20).await.unwrap();
+    meter.check(&mut tx, "status::recent", 21).await;
+    status::standpoints(&mut tx, conversation, 9).await.unwrap();
+    meter.check(&mut tx, "status::standpoints", 1).await;
     sessions::remove_expired(&mut tx, 10).await.unwrap();
     meter.check(&mut tx, "sessions::remove_expired", 0).await;
     sessions::disconnect_node(&mut tx, "node-2").await.unwrap();

@@ -2,7 +2,7 @@
 
 use homing::{
     domain::{
-        ids::{ConversationId, DeviceId},
+        ids::{ConversationId, DeviceId, UserId},
         receipt::Standing,
     },
     store::{
@@ -44,6 +44,11 @@ fn positions(moved: &[Moved]) -> Vec<(i64, i64)> {
         .collect()
 }
 
+async fn all_standings(conn: &mut PgConnection, conversation: ConversationId) -> Vec<Standing> {
+    let standings = standings(conn, conversation, UserId(0), None, 100);
+    standings.await.unwrap()
+}
+
 async fn read_ordinal(conn: &mut PgConnection, conversation: ConversationId, user: &User) -> i64 {
     sqlx::query_scalar(
         "select read_ordinal from participants where conversation_id = $1 and user_id = $2",
@@ -74,7 +79,9 @@ async fn only_what_rises_is_told(pool: PgPool) {
             user: bob.0,
             name: bob.1.clone(),
             delivered: 5,
-            read: 0
+            read: 0,
+            has_read: false,
+            is_told: true,
         }]
     );
 
@@ -106,7 +113,7 @@ async fn only_what_rises_is_told(pool: PgPool) {
         read,
     };
     assert_eq!(
-        standings(&mut conn, conversation).await.unwrap(),
+        all_standings(&mut conn, conversation).await,
         [standing(&alice, 0, 0), standing(&bob, 5, 2)]
     );
 }
@@ -179,7 +186,7 @@ async fn whoever_takes_no_part_has_no_standing(pool: PgPool) {
         moved.iter().map(|moved| &moved.name).collect::<Vec<_>>(),
         [&alice.1]
     );
-    assert_eq!(standings(&mut conn, conversation).await.unwrap().len(), 1);
+    assert_eq!(all_standings(&mut conn, conversation).await.len(), 1);
 }
 
 /// Four connections settle the same cursors, half of them in the opposite order.
@@ -214,7 +221,7 @@ async fn opposite_batches_do_not_deadlock(pool: PgPool) {
     flushes.join_all().await;
 
     for id in conversations {
-        let standing = &standings(&mut conn, id).await.unwrap()[0];
+        let standing = &all_standings(&mut conn, id).await[0];
         assert_eq!((standing.delivered, standing.read), (20, 20));
     }
 }
@@ -263,6 +270,101 @@ async fn opposite_readings_do_not_deadlock(pool: PgPool) {
     // Whichever came later moved all three to 4 in the end.
     first.and(second).unwrap();
     for id in conversations {
-        assert_eq!(standings(&mut one, id).await.unwrap()[0].read, 4);
+        assert_eq!(all_standings(&mut one, id).await[0].read, 4);
     }
+}
+
+/// (delivered, read) of a cursor, if there is one.
+async fn cursor(conn: &mut PgConnection, device: i64) -> Option<(i64, i64)> {
+    sqlx::query_as("select delivered_seq, read_seq from device_cursors where device_id = $1")
+        .bind(device)
+        .fetch_optional(conn)
+        .await
+        .unwrap()
+}
+
+/// Goal: what is read on a device is known of it, and moves nobody past what was not delivered.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn a_device_that_reads_keeps_its_cursor(pool: PgPool) {
+    let mut conn = writer(&pool).await;
+    let (alice, bob) = (user(&mut conn, "alice").await, user(&mut conn, "bob").await);
+    let conversation = group(&mut conn, &[&alice, &bob]).await;
+    fill(&mut conn, conversation, &alice, 9).await;
+    let read_on = |device: i64, to| Settled {
+        device: Some(DeviceId(device)),
+        ..read(&bob, conversation, to)
+    };
+
+    settle(&mut conn, &[read_on(1, 3)]).await.unwrap();
+    assert_eq!(cursor(&mut conn, 1).await, None);
+
+    settle(&mut conn, &[delivered(1, &bob, conversation, 2)])
+        .await
+        .unwrap();
+    settle(&mut conn, &[delivered(2, &bob, conversation, 1)])
+        .await
+        .unwrap();
+    settle(&mut conn, &[read_on(1, 5)]).await.unwrap();
+    assert_eq!(cursor(&mut conn, 1).await, Some((2, 5)));
+    assert_eq!(cursor(&mut conn, 2).await, Some((1, 0)));
+
+    // Both at once, older ones, and one beyond the log.
+    let both = Settled {
+        delivered: Some(4),
+        ..read_on(1, 4)
+    };
+    settle(&mut conn, &[both, read_on(2, 99)]).await.unwrap();
+    assert_eq!(cursor(&mut conn, 1).await, Some((4, 5)));
+    assert_eq!(cursor(&mut conn, 2).await, Some((1, 9)));
+}
+
+/// Goal: an inbox row has a new version when its user has read on, and for no delivery.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn a_reading_is_a_change_of_the_users_own_row(pool: PgPool) {
+    let mut conn = writer(&pool).await;
+    let (alice, bob) = (user(&mut conn, "alice").await, user(&mut conn, "bob").await);
+    let conversation = group(&mut conn, &[&alice, &bob]).await;
+    fill(&mut conn, conversation, &alice, 9).await;
+    sqlx::query("update participants set changed_at = 'epoch'")
+        .execute(&mut conn)
+        .await
+        .unwrap();
+    let mut steps = Vec::new();
+    for report in [
+        delivered(1, &bob, conversation, 3),
+        read(&bob, conversation, 2),
+        read(&bob, conversation, 2),
+        read(&bob, conversation, 1),
+        read(&bob, conversation, 99),
+        delivered(1, &bob, conversation, 9),
+    ] {
+        let moved = settle(&mut conn, &[report]).await.unwrap();
+        let (version, is_changed): (i64, bool) = sqlx::query_as(
+            "with old as (select * from participants where user_id = $1)
+             update participants p set changed_at = 'epoch' from old
+             where p.user_id = old.user_id returning p.own_version, old.changed_at > 'epoch'",
+        )
+        .bind(bob.0.0)
+        .fetch_one(&mut conn)
+        .await
+        .unwrap();
+        let has_read = moved.first().map(|moved| moved.has_read);
+        steps.push((version, is_changed, has_read));
+    }
+    let expected = [
+        (0, false, Some(false)),
+        (1, true, Some(true)),
+        (1, false, None),
+        (1, false, None),
+        (2, true, Some(true)),
+        (2, false, None),
+    ];
+    assert_eq!(steps, expected);
+    let strangers = "select sum(own_version)::bigint from participants where user_id <> $1";
+    let strangers: i64 = sqlx::query_scalar(strangers)
+        .bind(bob.0.0)
+        .fetch_one(&mut conn)
+        .await
+        .unwrap();
+    assert_eq!(strangers, 0);
 }
