@@ -178,11 +178,11 @@ fn commits(
                     conversation: message.conversation,
                     sequence,
                 };
-                let entry = LogEntry {
+                let entry = LogEntry::new(
                     position,
-                    sender_device: message.sender_device,
-                    payload: entry_json(stamp, &message.content),
-                };
+                    message.sender_device,
+                    entry_json(stamp, &message.content),
+                );
                 (sequence.get(), Some(Arc::new(entry)))
             }
             Outcome::Duplicate { sequence } if is_uncertain => (sequence.get(), None),

@@ -6,6 +6,7 @@ use sqlx::{Connection as _, PgConnection};
 use super::{Bridge, BridgeError, receipts::Inflight};
 use crate::{
     domain::{
+        format::WireFormat,
         ids::{ConversationId, DeviceId, Subject, UserId},
         message::SharedEntry,
     },
@@ -47,6 +48,8 @@ pub struct OpenedSession {
     /// As [`Bridge::persist_session`] stored them.
     pub subscriptions: Value,
     pub inflight: Inflight,
+    /// The format of payloads that the device is set to.
+    pub format: WireFormat,
 }
 
 /// A conversation in which a device has missed something: everything after its cursor.
@@ -110,6 +113,7 @@ impl Bridge {
             is_present: opened.is_present,
             subscriptions: opened.subscriptions,
             inflight: opened.inflight,
+            format: opened.format,
         })
     }
 

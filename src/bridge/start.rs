@@ -24,7 +24,8 @@ use super::{
 };
 use crate::{
     config::{
-        ConversationConfig, InboxConfig, LimitsConfig, MessageConfig, PresenceConfig, PushConfig, StoreConfig,
+        ConversationConfig, InboxConfig, LimitsConfig, MessageConfig, PresenceConfig, PushConfig,
+        StoreConfig,
     },
     store::{StoreError, cursors::Moved, idempotency, sessions},
     telemetry::metrics::BridgeMetrics,

@@ -395,6 +395,7 @@ async fn remember(
         subscriptions,
         inflight,
         pending: pending.into_iter().map(restore_pending).collect(),
+        format: opened.format,
     };
     Ok((opened.held, remembered))
 }

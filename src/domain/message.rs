@@ -1,11 +1,12 @@
 //! Messages: what a sender hands over, and what the log holds.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    cbor::{self, Document},
     envelope::KIND_REACTION,
     ids::{ClientMessageId, ConversationId, DeviceId, Subject, UserId},
 };
@@ -159,14 +160,46 @@ impl Content {
 }
 
 /// One entry of the log, ready to travel: its payload is encoded once and shared.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct LogEntry {
     pub position: Position,
     /// The device that published it, for subscriptions with the No Local option.
     pub sender_device: Option<DeviceId>,
     /// The JSON of `c/{cid}/messages`, the same over MQTT and REST.
     pub payload: Bytes,
+    /// The same as CBOR, once somebody wants it.
+    cbor: OnceLock<Bytes>,
 }
+
+impl LogEntry {
+    /// `payload` is its JSON.
+    #[must_use]
+    pub const fn new(position: Position, sender_device: Option<DeviceId>, payload: Bytes) -> Self {
+        let cbor = OnceLock::new();
+        Self {
+            position,
+            sender_device,
+            payload,
+            cbor,
+        }
+    }
+
+    /// The payload as CBOR, encoded for the first of those that receive it so.
+    pub fn cbor(&self) -> &Bytes {
+        let encode = || cbor::from_json(&self.payload, Document::Entry).into();
+        self.cbor.get_or_init(encode)
+    }
+}
+
+/// The CBOR follows from the rest.
+impl PartialEq for LogEntry {
+    fn eq(&self, other: &Self) -> bool {
+        (self.position, self.sender_device, &self.payload)
+            == (other.position, other.sender_device, &other.payload)
+    }
+}
+
+impl Eq for LogEntry {}
 
 /// Entries are shared between all receivers.
 pub type SharedEntry = Arc<LogEntry>;

@@ -1,8 +1,10 @@
 //! The nouns every other module speaks in. No I/O, no clock, no async.
 
 pub mod address;
+pub mod cbor;
 pub mod change;
 pub mod envelope;
+pub mod format;
 pub mod ids;
 pub mod message;
 pub mod presence;

@@ -14,6 +14,7 @@ use super::{
     packet::{PacketId, QoS, Version},
     reason::ReasonCode,
 };
+use crate::domain::format::{FORMAT_PROPERTY, WireFormat};
 
 /// What the server grants at CONNECT, in the terms of MQTT 5, section 3.2.2.3.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub struct ConnAck {
     pub assigned_client_id: Option<String>,
     pub topic_alias_max: u16,
     pub server_keep_alive_seconds: Option<u16>,
+    /// Told if the client asked for it.
+    pub format: Option<WireFormat>,
 }
 
 /// A PUBLISH to a device.
@@ -171,6 +174,8 @@ pub fn write_connack(version: Version, connack: &ConnAck, out: &mut BytesMut) {
         out.put_slice(&[0x20, 2, u8::from(connack.is_session_present), 0]);
         return;
     }
+    let format = connack.format.iter();
+    let user_properties = format.map(|format| (FORMAT_PROPERTY.into(), format.as_str().into()));
     let packet = v5::ConnectAck {
         session_present: connack.is_session_present,
         session_expiry_interval_secs: connack.session_expiry_seconds,
@@ -182,6 +187,7 @@ pub fn write_connack(version: Version, connack: &ConnAck, out: &mut BytesMut) {
         retain_available: false,
         shared_subscription_available: false,
         server_keepalive_sec: connack.server_keep_alive_seconds,
+        user_properties: user_properties.collect(),
         ..v5::ConnectAck::default()
     };
     encode_v5(v5::Packet::ConnectAck(Box::new(packet)), out);

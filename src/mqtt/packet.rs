@@ -5,6 +5,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use bytes::Bytes;
 
 use super::reason::ReasonCode;
+use crate::domain::format::WireFormat;
 
 /// An MQTT packet identifier. Zero does not exist on the wire. [MQTT-2.2.1-3]
 pub type PacketId = NonZeroU16;
@@ -69,6 +70,10 @@ pub struct Connect {
     pub wants_problem_information: bool,
     pub has_will: bool,
     pub has_authentication_method: bool,
+    /// The format of payloads that the user property `format` names, if it names one.
+    pub format: Option<WireFormat>,
+    /// Whether there is such a property.
+    pub asks_for_format: bool,
 }
 
 /// A message on its way to the server.
@@ -80,6 +85,8 @@ pub struct Publish {
     pub topic: String,
     pub topic_alias: Option<u16>,
     pub payload: Bytes,
+    /// The sender says that the payload is text: Payload Format Indicator, or Content Type JSON.
+    pub is_text: bool,
     pub is_retained: bool,
     /// Only a request has it. Boxed: nearly no publish is one.
     pub reply_to: Option<Box<ReplyTo>>,

@@ -271,11 +271,7 @@ mod tests {
             conversation,
             sequence: Sequence::new(number).unwrap(),
         };
-        Arc::new(LogEntry {
-            position,
-            sender_device: None,
-            payload: Bytes::new(),
-        })
+        Arc::new(LogEntry::new(position, None, Bytes::new()))
     }
 
     fn entries(conversation: ConversationId, from: i64, to: i64) -> Vec<SharedEntry> {

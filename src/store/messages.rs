@@ -327,11 +327,8 @@ impl Row {
             sequence,
         };
         let sender_device = self.sender_device.map(DeviceId);
-        Ok(Arc::new(LogEntry {
-            position,
-            sender_device,
-            payload: self.into_payload()?,
-        }))
+        let payload = self.into_payload()?;
+        Ok(Arc::new(LogEntry::new(position, sender_device, payload)))
     }
 
     /// The JSON of the entry.

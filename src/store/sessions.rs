@@ -7,6 +7,7 @@ use serde_json::Value;
 use sqlx::{PgConnection, types::Json};
 
 use crate::domain::{
+    format::WireFormat,
     ids::{ConversationId, DeviceId, UserId},
     message::{Position, Sequence},
     push::Activity,
@@ -43,6 +44,8 @@ pub struct Opened {
     /// As [`persist`] wrote them; an empty array in a new session.
     pub subscriptions: Value,
     pub inflight: Inflight,
+    /// As the device's setting has it.
+    pub format: WireFormat,
 }
 
 /// Opens a session or takes it over; an absent, ended or expired one begins anew. None: the
@@ -61,7 +64,7 @@ pub async fn open(
                      and coalesce(to_timestamp($6::bigint) < d.signed_out_at, true)))
            select o.device_id as "device_id!", o.generation as "generation!",
                   o.is_present as "is_present!", o.subscriptions as "subscriptions!",
-                  o.inflight as "inflight!: Json<Vec<InflightRow>>"
+                  o.inflight as "inflight!: Json<Vec<InflightRow>>", o.format as "format!"
            from welcome w cross join lateral open_session(w.user_id, $2, $3, $4, $5) o"#,
         session.user.0,
         session.client_id,
@@ -72,12 +75,14 @@ pub async fn open(
     )
     .fetch_optional(conn)
     .await?;
-    Ok(row.map(|row| Opened {
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(Opened {
         device: DeviceId(row.device_id),
         generation: row.generation,
         is_present: row.is_present,
         subscriptions: row.subscriptions,
         inflight: row.inflight.0.into_iter().map(from_row).collect(),
+        format: row.format.parse().map_err(StoreError::corrupt)?,
     }))
 }
 
@@ -261,6 +266,25 @@ pub async fn save_signs(conn: &mut PgConnection, signs: &[Sign]) -> Result<(), S
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Sets the format of payloads that a device of a user begins with; false if there is no such
+/// device.
+pub async fn set_format(
+    conn: &mut PgConnection,
+    user: UserId,
+    client_id: &str,
+    format: WireFormat,
+) -> Result<bool, StoreError> {
+    let done = sqlx::query!(
+        "update devices set format = $3 where user_id = $1 and client_id = $2",
+        user.0,
+        client_id,
+        format.as_str(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// The MQTT client id of a device; none if there is no such device.

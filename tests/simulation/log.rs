@@ -202,14 +202,14 @@ impl Conversation {
             from: &from,
             at_millis: 0,
         };
-        let entry = LogEntry {
-            position: Position {
+        let entry = LogEntry::new(
+            Position {
                 conversation: self.id,
                 sequence,
             },
-            sender_device: sender.map(device_id),
-            payload: entry_json(stamp, content),
-        };
+            sender.map(device_id),
+            entry_json(stamp, content),
+        );
         self.entries.push((Arc::new(entry), sender));
         sequence.get()
     }

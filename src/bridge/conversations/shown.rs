@@ -194,11 +194,7 @@ mod tests {
                 sequence: Sequence::new(number).unwrap(),
             };
             let payload = Bytes::from(format!("[{number}]"));
-            Arc::new(LogEntry {
-                position,
-                sender_device: None,
-                payload,
-            })
+            Arc::new(LogEntry::new(position, None, payload))
         };
         Page {
             entries: (1..=4).map(entry).collect(),

@@ -1,12 +1,12 @@
 //! The caller's devices, and where each can be woken.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Ask, Nothing, OfDevice, Operation, OperationError, ok, operation};
 use crate::{
     bridge::push_settings::{DeviceSummary, Registration, TokenSummary},
-    domain::{problem::ProblemKind, request::Answer},
+    domain::{format::WireFormat, problem::ProblemKind, request::Answer},
     store::sessions,
 };
 
@@ -54,11 +54,26 @@ pub(super) const OPERATIONS: &[Operation] = &[
         remove_token,
         OfDevice
     ),
+    operation!(
+        "devices/format",
+        Put,
+        "/devices/{client_id}/format",
+        "What the payloads of a device are written in, from its next connection on.",
+        set_format,
+        OfDevice<Format>,
+        Format
+    ),
 ];
 
 #[derive(Serialize, JsonSchema)]
 struct Devices {
     devices: Vec<DeviceSummary>,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Format {
+    format: WireFormat,
 }
 
 impl<R> OfDevice<R> {
@@ -112,4 +127,15 @@ async fn remove_token(ask: Ask<'_>, arguments: OfDevice) -> Result<Answer, Opera
     let client_id = arguments.client_id(&ask).await?;
     ask.bridge.remove_token(ask.caller, &client_id).await?;
     Ok(Answer::done())
+}
+
+async fn set_format(ask: Ask<'_>, arguments: OfDevice<Format>) -> Result<Answer, OperationError> {
+    let client_id = arguments.client_id(&ask).await?;
+    let Format { format } = arguments.rest;
+    let mut conn = ask.bridge.pool().acquire().await?;
+    if sessions::set_format(&mut conn, ask.caller.user, &client_id, format).await? {
+        return ok(&arguments.rest);
+    }
+    let detail = "there is no such device; it must have connected once";
+    Err(OperationError::new(ProblemKind::NotFound, detail))
 }

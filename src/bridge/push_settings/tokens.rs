@@ -5,9 +5,12 @@ use serde::Serialize;
 use sqlx::Connection as _;
 
 use super::{Apps, Bridge, CLIENT_ID_BYTES_MAX, Caller, PushSettingsError, Registration};
-use crate::store::{
-    push::tokens::{self, Device, PushToken, TooManyTokens},
-    sessions,
+use crate::{
+    domain::format::WireFormat,
+    store::{
+        push::tokens::{self, Device, PushToken, TooManyTokens},
+        sessions,
+    },
 };
 
 /// Devices of one user that have a push token.
@@ -37,8 +40,8 @@ pub struct DeviceSummary {
     pub connected: bool,
     /// What it said of itself last: `active`, `background` or `away`.
     pub activity: String,
-    /// How payloads are written to it unless it says so itself: `json` or `cbor`.
-    pub format: String,
+    /// What its payloads are written in, unless its CONNECT says so.
+    pub format: WireFormat,
     /// When it connected last, in milliseconds since 1970.
     pub connected_at: Option<i64>,
     /// When it was there last, in milliseconds since 1970; null while it is connected.

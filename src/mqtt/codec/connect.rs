@@ -7,6 +7,7 @@ use bytes::{Buf as _, Bytes};
 use super::{
     CUT_OFF, CodecError, error, malformed, read_binary, read_text, take_properties, violation,
 };
+use crate::domain::format::FORMAT_PROPERTY;
 use crate::mqtt::{
     packet::{Connect, Version},
     reason::ReasonCode,
@@ -97,6 +98,11 @@ pub(super) fn decode(version: Version, mut body: Bytes) -> Result<Connect, Codec
             && properties.wants_problem_information.unwrap_or(true),
         has_will,
         has_authentication_method: properties.has_authentication_method,
+        format: properties
+            .format
+            .as_deref()
+            .and_then(|name| name.parse().ok()),
+        asks_for_format: properties.format.is_some(),
     })
 }
 
@@ -130,6 +136,7 @@ struct Properties {
     topic_alias_max: Option<u16>,
     wants_problem_information: Option<bool>,
     has_authentication_method: bool,
+    format: Option<String>,
 }
 
 impl Properties {
@@ -163,8 +170,10 @@ impl Properties {
                 }
                 0x22 => properties.topic_alias_max = Some(read_u16(&mut bytes)?),
                 0x26 => {
-                    read_text(&mut bytes)?;
-                    read_text(&mut bytes)?;
+                    let (name, value) = (read_text(&mut bytes)?, read_text(&mut bytes)?);
+                    if name == FORMAT_PROPERTY {
+                        properties.format = Some(value);
+                    }
                 }
                 0x27 => {
                     let size = NonZeroU32::new(read_u32(&mut bytes)?);

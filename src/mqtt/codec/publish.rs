@@ -30,6 +30,7 @@ pub(super) fn decode(version: Version, flags: u8, mut body: Bytes) -> Result<Pac
     let packet_id = packet_id.map(|()| read_packet_id(&mut body)).transpose()?;
     let Properties {
         topic_alias,
+        is_text,
         reply_to,
     } = match version {
         Version::V311 => Properties::default(),
@@ -51,6 +52,7 @@ pub(super) fn decode(version: Version, flags: u8, mut body: Bytes) -> Result<Pac
         topic,
         topic_alias,
         payload: body,
+        is_text,
         is_retained: flags & 1 != 0,
         reply_to,
     }))
@@ -60,6 +62,7 @@ pub(super) fn decode(version: Version, flags: u8, mut body: Bytes) -> Result<Pac
 #[derive(Default)]
 struct Properties {
     topic_alias: Option<u16>,
+    is_text: bool,
     reply_to: Option<Box<ReplyTo>>,
 }
 
@@ -79,12 +82,14 @@ fn read_properties(body: &mut Bytes) -> Result<Properties, CodecError> {
                 if format > 1 {
                     return Err(violation("the payload format indicator is 0 or 1"));
                 }
+                read.is_text |= format == 1;
             }
             0x02 => {
                 properties.try_get_u32().map_err(|_| CUT_OFF)?;
             }
             0x03 => {
-                read_text(&mut properties)?;
+                let content_type = read_text(&mut properties)?;
+                read.is_text |= content_type == "application/json";
             }
             0x08 => {
                 let topic = read_text(&mut properties)?;

@@ -8,7 +8,7 @@ use crate::{
     mqtt::{
         frame,
         packet::{Packet, Publish, Subscribe, SubscribeRequest, Unsubscribe, Version},
-        publishes::Verdict,
+        publishes::{Ticket, Verdict},
         reason::ReasonCode,
         subscriptions::{Subscription, Subscriptions},
     },
@@ -93,31 +93,43 @@ impl Session {
             );
         };
         let ticket = self.publishes.begin(publish.packet_id);
-        match PublishTopic::parse(&topic) {
-            Ok(PublishTopic::Request(operation)) => {
-                let reply_to = publish.reply_to.map(|boxed| *boxed).unwrap_or_default();
-                self.request(ticket, operation, &publish.payload, reply_to);
+        let parsed = match PublishTopic::parse(&topic) {
+            Ok(parsed) => parsed,
+            Err(error) => {
+                let code = topic_code(error, ReasonCode::TOPIC_NAME_INVALID);
+                return self.refuse(ticket, topic, code, error.to_string());
             }
-            Ok(topic) => {
-                let payload = publish.payload;
+        };
+        let payload = match self.read_payload(&parsed, publish.payload, publish.is_text) {
+            Ok(payload) => payload,
+            Err(error) => {
+                let code = ReasonCode::PAYLOAD_FORMAT_INVALID;
+                return self.refuse(ticket, topic, code, error.to_string());
+            }
+        };
+        match parsed {
+            PublishTopic::Request(operation) => {
+                let reply_to = publish.reply_to.map(|boxed| *boxed).unwrap_or_default();
+                self.request(ticket, operation, &payload, reply_to);
+            }
+            topic => {
                 self.actions.push_back(Action::Accept {
                     ticket,
                     topic,
                     payload,
                 });
             }
-            Err(error) => {
-                let code = topic_code(error, ReasonCode::TOPIC_NAME_INVALID);
-                let why = error.to_string();
-                let verdict = Verdict::Refused {
-                    code,
-                    why,
-                    message_id: None,
-                    topic,
-                };
-                self.handle_verdict(ticket, verdict);
-            }
         }
+    }
+
+    fn refuse(&mut self, ticket: Ticket, topic: String, code: ReasonCode, why: String) {
+        let verdict = Verdict::Refused {
+            code,
+            why,
+            message_id: None,
+            topic,
+        };
+        self.handle_verdict(ticket, verdict);
     }
 
     fn handle_disconnect(&mut self, reason: ReasonCode, session_expiry_seconds: Option<u32>) {

@@ -11,6 +11,7 @@
 //!   q/… ─▶ Action::Request ─▶ answer ─▶ PUBLISH, then PUBACK in its turn
 //! ```
 
+mod format;
 mod incoming;
 mod outgoing;
 mod requests;
@@ -42,6 +43,7 @@ use super::{
     subscriptions::{Coverage, Subscriptions},
 };
 use crate::domain::{
+    format::WireFormat,
     ids::DeviceId,
     message::Position,
     topic::{Leaf, PublishTopic},
@@ -78,6 +80,8 @@ pub struct Remembered {
     pub inflight: Vec<(Position, Option<PacketId>)>,
     /// Where the device stands in conversations that have something for it.
     pub pending: Vec<Pending>,
+    /// The format of payloads, unless the CONNECT names one.
+    pub format: WireFormat,
 }
 
 /// What the driver must do for the session.
@@ -142,6 +146,8 @@ enum Answer {
 )]
 pub struct Session {
     version: Version,
+    /// Of the payloads, in both directions.
+    format: WireFormat,
     device: DeviceId,
     limits: Arc<Limits>,
     packet_bytes_max: Option<NonZeroU32>,
@@ -197,6 +203,7 @@ impl Session {
         let inflight_max = connect.receive_max.min(limits.inflight_max);
         let keep_alive_seconds = keep_alive_seconds(connect, &limits);
         let session_expiry_seconds = granted_expiry(connect, &limits);
+        let format = connect.format.unwrap_or(remembered.format);
         let (pending, interrupted) = resumed(remembered.pending, remembered.inflight, |position| {
             remembered
                 .subscriptions
@@ -213,9 +220,11 @@ impl Session {
             topic_alias_max: limits.topic_alias_max,
             server_keep_alive_seconds: (keep_alive_seconds != connect.keep_alive_seconds)
                 .then_some(keep_alive_seconds),
+            format: (connect.asks_for_format || format == WireFormat::Cbor).then_some(format),
         };
         let mut session = Self {
             version: connect.version,
+            format,
             device: identity.device,
             packet_bytes_max: connect.packet_bytes_max,
             wants_problem_information: connect.wants_problem_information,
@@ -247,12 +256,23 @@ impl Session {
             events_dropped: 0,
             limits,
         };
-        frame::write_connack(session.version, &connack, &mut session.out);
+        session.write_connack(connack);
         for pending in pending {
             session.replay.resume(pending);
         }
         session.pump();
         session
+    }
+
+    /// [MQTT-3.2.2-20]: no user property that makes the CONNACK too large.
+    fn write_connack(&mut self, mut connack: ConnAck) {
+        frame::write_connack(self.version, &connack, &mut self.out);
+        let max = self.packet_bytes_max.map_or(u32::MAX, NonZeroU32::get);
+        if connack.format.is_some() && self.out.len() > max as usize {
+            connack.format = None;
+            self.out.clear();
+            frame::write_connack(self.version, &connack, &mut self.out);
+        }
     }
 
     /// How long the session outlives its connection, in seconds; 0 ends it with it.

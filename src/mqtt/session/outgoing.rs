@@ -126,7 +126,7 @@ impl Session {
         if self.subscriptions.route(&conversation, leaf).is_some() {
             let identifiers = self.identifiers(conversation, leaf);
             let topic = format!("c/{conversation}/{name}");
-            self.write_at_most_once(&at_most_once(&topic, &identifiers, payload));
+            self.send_at_most_once(&topic, &identifiers, payload);
         }
     }
 
@@ -142,8 +142,14 @@ impl Session {
     pub fn handle_mine(&mut self, topic: &str, payload: &[u8]) {
         if self.subscriptions.cover_mine(topic) {
             let identifiers: Vec<_> = self.subscriptions.identifiers_mine(topic).collect();
-            self.write_at_most_once(&at_most_once(topic, &identifiers, payload));
+            self.send_at_most_once(topic, &identifiers, payload);
         }
+    }
+
+    /// Writes a payload of JSON as the device reads it.
+    fn send_at_most_once(&mut self, topic: &str, identifiers: &[NonZeroU32], json: &[u8]) {
+        let payload = self.encoded(topic, json);
+        self.write_at_most_once(&at_most_once(topic, identifiers, &payload));
     }
 
     pub(super) fn write_at_most_once(&mut self, delivery: &Delivery<'_>) {
@@ -197,11 +203,13 @@ impl Session {
                 Sent::Already => return self.settle_passed(),
             },
         };
-        let is_written = self.write_entry(entry, packet_id, is_repeated, &entry.payload) || {
-            // [MQTT-3.1.2-24]: never a packet larger than the client takes.
-            let stub: Bytes = stub_json(position.conversation, position.sequence);
-            self.write_entry(entry, packet_id, is_repeated, &stub)
-        };
+        let is_written = self.write_entry(entry, packet_id, is_repeated, self.encoded_entry(entry))
+            || {
+                // [MQTT-3.1.2-24]: never a packet larger than the client takes.
+                let stub: Bytes = stub_json(position.conversation, position.sequence);
+                let stub = self.encoded("c/", &stub);
+                self.write_entry(entry, packet_id, is_repeated, &stub)
+            };
         if !is_written {
             let why = "your Maximum Packet Size is too small for any message";
             return self.close(ReasonCode::PACKET_TOO_LARGE, why);

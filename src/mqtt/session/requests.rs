@@ -90,9 +90,11 @@ impl Session {
                 correlation_data: ask.reply_to.correlation_data.as_deref(),
                 ..at_most_once(topic, &identifiers, payload)
             };
-            let whole = answer.json(&ask.request);
+            let payload =
+                |answer: &Answer| self.encoded(topic, &answer.json(&ask.request)).into_owned();
+            let whole = payload(answer);
             let fits = self.fits(&delivery(&whole));
-            let instead = (!fits).then(|| Answer::too_large().json(&ask.request));
+            let instead = (!fits).then(|| payload(&Answer::too_large()));
             self.write_at_most_once(&delivery(instead.as_ref().unwrap_or(&whole)));
         }
         self.handle_verdict(ask.ticket, Verdict::Done);

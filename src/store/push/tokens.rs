@@ -6,7 +6,7 @@
 
 use sqlx::{Connection as _, PgConnection};
 
-use crate::domain::ids::UserId;
+use crate::domain::{format::WireFormat, ids::UserId};
 
 use super::super::StoreError;
 
@@ -52,8 +52,8 @@ pub struct Device {
     pub is_connected: bool,
     /// What it said of itself last: `active`, `background` or `away`.
     pub activity: String,
-    /// `json` or `cbor`.
-    pub format: String,
+    /// What its payloads are written in, unless it says so itself.
+    pub format: WireFormat,
     /// All in milliseconds since 1970.
     pub connected_at_millis: Option<i64>,
     pub disconnected_at_millis: Option<i64>,
@@ -194,30 +194,31 @@ pub async fn devices(conn: &mut PgConnection, user: UserId) -> Result<Vec<Device
     )
     .fetch_all(conn)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Device {
-            client_id: row.client_id,
-            is_connected: row.is_connected,
-            activity: row.activity,
-            format: row.format,
-            connected_at_millis: row.connected_at_millis,
-            disconnected_at_millis: row.disconnected_at_millis,
-            signed_out_at_millis: row.signed_out_at_millis,
-            token: TokenRow {
-                provider: row.provider,
-                app: row.app,
-                environment: row.environment,
-                fingerprint: row.fingerprint,
-                has_voip_token: row.has_voip_token,
-                locale: row.locale,
-                registered_at_millis: row.registered_at_millis,
-                dead_since_millis: row.dead_since_millis,
-                dead_reason: row.dead_reason,
-            }
-            .into_token(),
+    rows.into_iter()
+        .map(|row| {
+            Ok(Device {
+                client_id: row.client_id,
+                is_connected: row.is_connected,
+                activity: row.activity,
+                format: row.format.parse().map_err(StoreError::corrupt)?,
+                connected_at_millis: row.connected_at_millis,
+                disconnected_at_millis: row.disconnected_at_millis,
+                signed_out_at_millis: row.signed_out_at_millis,
+                token: TokenRow {
+                    provider: row.provider,
+                    app: row.app,
+                    environment: row.environment,
+                    fingerprint: row.fingerprint,
+                    has_voip_token: row.has_voip_token,
+                    locale: row.locale,
+                    registered_at_millis: row.registered_at_millis,
+                    dead_since_millis: row.dead_since_millis,
+                    dead_reason: row.dead_reason,
+                }
+                .into_token(),
+            })
         })
-        .collect())
+        .collect()
 }
 
 /// A row of `push_tokens`, or the nulls of a device without one.

@@ -102,11 +102,7 @@ fn entry(number: i64) -> SharedEntry {
         conversation: ConversationId(uuid::Uuid::from_u128(1)),
         sequence: Sequence::new(number).unwrap(),
     };
-    Arc::new(LogEntry {
-        position,
-        sender_device: None,
-        payload: Bytes::from_static(b"{}"),
-    })
+    Arc::new(LogEntry::new(position, None, Bytes::from_static(b"{}")))
 }
 
 fn connect(version: Version) -> Connect {
@@ -124,6 +120,8 @@ fn connect(version: Version) -> Connect {
         wants_problem_information: true,
         has_will: false,
         has_authentication_method: false,
+        format: None,
+        asks_for_format: false,
     }
 }
 
