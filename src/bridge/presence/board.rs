@@ -183,21 +183,21 @@ impl<W: Clone> Board<W> {
             device,
             until,
         };
-        let mut watches = Vec::new();
+        let mut after = Vec::new();
         let mut answers = Vec::with_capacity(targets.len());
         for target in targets {
             let is_watched = is_connected && self.watch_one(watcher, target, now);
             if is_watched {
-                watches.push(target.user);
+                after.push(target.user);
             }
             answers.push((self.look(target, now), is_watched));
         }
-        watches.shrink_to_fit();
+        after.shrink_to_fit();
         let before = self
             .device(user, device)
-            .map(|device| std::mem::replace(&mut device.watches, watches.clone()));
+            .map(|device| std::mem::replace(&mut device.watches, after.clone()));
         for target in before.unwrap_or_default() {
-            if !watches.contains(&target) {
+            if !after.contains(&target) {
                 self.unwatch(target, device);
             }
         }
@@ -307,7 +307,7 @@ impl<W: Clone> Board<W> {
         }
     }
 
-    fn watch_one(&mut self, watcher: Watcher, target: &Target, now: Instant) -> bool {
+    fn watch_one(&mut self, who: Watcher, target: &Target, now: Instant) -> bool {
         let max = self.rules.watchers_max;
         let is_full = |watched: &Watched| watched.watchers.len() >= max;
         if self
@@ -330,11 +330,11 @@ impl<W: Clone> Board<W> {
             watched.told = None;
         }
         let mut known = watched.watchers.iter_mut();
-        let is_watched = if let Some(known) = known.find(|known| known.device == watcher.device) {
-            known.until = watcher.until;
+        let is_watched = if let Some(known) = known.find(|known| known.device == who.device) {
+            known.until = who.until;
             true
         } else if has_room && !is_full(watched) {
-            watched.watchers.push(watcher);
+            watched.watchers.push(who);
             self.watches += 1;
             true
         } else {

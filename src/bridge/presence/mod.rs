@@ -128,7 +128,9 @@ impl Presence {
                 self.metrics.store_failures.inc();
                 let mut board = self.lock();
                 let later = now() + RETRY;
-                due.iter().for_each(|due| board.postpone(due, later));
+                for due in &due {
+                    board.postpone(due, later);
+                }
                 return;
             }
         };
