@@ -149,20 +149,32 @@ impl Writer {
     async fn try_change(&mut self, change: &Change) -> Result<Option<Written>, ConversationError> {
         let max = self.participants_max;
         let mut tx = self.database.conn().await?.begin().await?;
-        let mut users = change.what.users();
-        users.push(change.caller.user);
-        let Some(locked) = members::lock(&mut tx, change.conversation, &users).await? else {
-            return Err(ConversationError::NotFound);
-        };
-        let Some(step) = rights::judge(&locked, change, max)? else {
-            return Ok(None);
-        };
-        refuse_blocked(&mut tx, &change.caller, step.comers()).await?;
-        let written = apply(&mut tx, &locked, step, &change.caller).await?;
-        tx.commit().await?;
+        let written = judge_and_apply(&mut tx, change, max).await;
+        match &written {
+            Ok(Some(_)) => tx.commit().await?,
+            // At once: left to the next use of the connection, it would hold its locks until then.
+            Ok(None) | Err(_) => tx.rollback().await?,
+        }
         self.database.worked();
-        Ok(Some(written))
+        written
     }
+}
+
+async fn judge_and_apply(
+    conn: &mut PgConnection,
+    change: &Change,
+    participants_max: usize,
+) -> Result<Option<Written>, ConversationError> {
+    let mut users = change.what.users();
+    users.push(change.caller.user);
+    let Some(locked) = members::lock(conn, change.conversation, &users).await? else {
+        return Err(ConversationError::NotFound);
+    };
+    let Some(step) = rights::judge(&locked, change, participants_max)? else {
+        return Ok(None);
+    };
+    refuse_blocked(conn, &change.caller, step.comers()).await?;
+    Ok(Some(apply(conn, &locked, step, &change.caller).await?))
 }
 
 /// Who has blocked the caller is brought nowhere by them.

@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use super::{Answer, ask, group, put_participant};
+use super::{Answer, ask, group, put_participant, say};
 use crate::harness::TestBroker;
 
 async fn block(broker: &TestBroker, by: &str, user: &str) {
@@ -152,5 +152,22 @@ async fn the_list_of_blocks_comes_in_pages(pool: PgPool) {
     let refused = ask(&broker, Method::PUT, "alice", "/me/blocks/alice", None).await;
     refused.assert_problem(400, "invalid", "themself");
     unblock(&broker, "alice", "nobody-knows").await;
+    broker.stop().await;
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn who_is_blocked_writes_nothing_to_the_other_one(pool: PgPool) {
+    let broker = TestBroker::start(&pool).await;
+    let made = create(&broker, "alice", json!({"participants": ["bob"]})).await;
+    let cid = made.body["id"].as_str().unwrap();
+    block(&broker, "alice", "bob").await;
+    let refused = say(&broker, "bob", cid, "1").await;
+    refused.assert_problem(403, "blocked", "");
+    assert_eq!(say(&broker, "alice", cid, "a").await.body["seq"], 1);
+    let cid_of_group = group(&broker, &["alice", "bob"], json!({})).await;
+    let sent = say(&broker, "bob", &cid_of_group, "1").await;
+    assert_eq!(sent.body["seq"], 1, "a group is not theirs alone");
+    unblock(&broker, "alice", "bob").await;
+    assert_eq!(say(&broker, "bob", cid, "1").await.body["seq"], 2);
     broker.stop().await;
 }

@@ -127,3 +127,10 @@ async fn sequences(broker: &TestBroker, by: &str, conversation: &str) -> Vec<i64
     let entries = entries(broker, by, conversation).await;
     entries.into_iter().map(|(seq, _)| seq).collect()
 }
+
+/// Says something over REST.
+async fn say(broker: &TestBroker, by: &str, conversation: &str, id: &str) -> Answer {
+    let path = format!("/conversations/{conversation}/messages");
+    let body = Some(json!({"id": id, "body": "hello"}));
+    ask(broker, Method::POST, by, &path, body).await
+}

@@ -4,7 +4,7 @@ use homing::store::MIGRATOR;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use super::{change, entries, group, put_participant, seen};
+use super::{change, entries, group, put_participant, say, seen};
 use crate::harness::TestBroker;
 
 #[sqlx::test(migrator = "MIGRATOR")]
@@ -143,5 +143,20 @@ async fn who_takes_part_in_an_archived_group_still_changes(pool: PgPool) {
     );
     let added = put_participant(&broker, "alice", &cid, "bob", json!({})).await;
     assert_eq!(added.seq(), 2);
+    broker.stop().await;
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn nothing_is_written_to_an_archived_group_until_it_is_opened(pool: PgPool) {
+    let broker = TestBroker::start(&pool).await;
+    let cid = group(&broker, &["alice", "bob"], json!({})).await;
+    change(&broker, "alice", &cid, json!({"archived": true})).await;
+    for by in ["alice", "bob"] {
+        let refused = say(&broker, by, &cid, "1").await;
+        refused.assert_problem(409, "archived", "");
+    }
+    assert_eq!(entries(&broker, "bob", &cid).await.len(), 1);
+    change(&broker, "alice", &cid, json!({"archived": false})).await;
+    assert_eq!(say(&broker, "bob", &cid, "1").await.body["seq"], 3);
     broker.stop().await;
 }

@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use super::{Answer, ask, entries, give_role, group, seen};
+use super::{Answer, ask, entries, give_role, group, say, seen};
 use crate::harness::TestBroker;
 
 /// The year 2100, in milliseconds since 1970.
@@ -84,5 +84,22 @@ async fn only_those_above_silence_and_nobody_silences_owners_or_admins(pool: PgP
         seen(&broker, "dave", &cid).await["silenced_until"],
         json!(null)
     );
+    broker.stop().await;
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn who_is_silenced_reads_and_writes_nothing(pool: PgPool) {
+    let broker = TestBroker::start(&pool).await;
+    let cid = group(&broker, &["alice", "bob"], json!({})).await;
+    let mut phone = broker.device("bob", "phone").await;
+    silence(&broker, "alice", &cid, "bob", json!(LATER)).await;
+    let refused = say(&broker, "bob", &cid, "1").await;
+    refused.assert_problem(403, "silenced", "");
+    let topic = format!("c/{cid}/send");
+    let puback = phone.ask(&topic, br#"{"id":"1","body":1}"#).await;
+    assert_eq!(puback.code, 0x87);
+    assert_eq!(entries(&broker, "bob", &cid).await.len(), 1);
+    silence(&broker, "alice", &cid, "bob", json!(null)).await;
+    assert_eq!(phone.say(&cid, "1").await, 3);
     broker.stop().await;
 }

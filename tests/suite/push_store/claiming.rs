@@ -4,6 +4,7 @@ use homing::{
     domain::ids::Subject,
     store::{
         conversations::{self, Kind},
+        members::{self, Handover},
         push::jobs::{Claim, JobKind, News, Part, claim, next_due_millis},
     },
 };
@@ -155,6 +156,31 @@ async fn whoever_was_removed_is_not_told(pool: PgPool) {
     conversations::remove(&mut scene.conn, group, bob, alice)
         .await
         .unwrap();
+    assert_eq!(scene.claim(1000).await, []);
+    assert_eq!(scene.ledger().await, ["cancelled removed 1..1"]);
+}
+
+/// What was armed for the old agent is not told; the new one is told of what comes after.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn whoever_handed_a_conversation_over_is_not_told(pool: PgPool) {
+    let mut scene = Scene::new(&pool).await;
+    let carol = user(&mut scene.conn, "carol").await;
+    scene.say_and_arm(0).await;
+    let mut tx = scene.conn.begin().await.unwrap();
+    let locked = members::lock(&mut tx, scene.group, &[scene.bob.0, carol.0]).await;
+    let handover = Handover {
+        from: vec![(scene.bob.0, &scene.bob.1)],
+        to: vec![(carol.0, &carol.1)],
+        role: conversations::Role::Member,
+        note: None,
+        history_depth: None,
+        visible_from: 1,
+    };
+    let alice = (scene.alice.0, &scene.alice.1);
+    members::transfer(&mut tx, &locked.unwrap().unwrap(), &handover, alice)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
     assert_eq!(scene.claim(1000).await, []);
     assert_eq!(scene.ledger().await, ["cancelled removed 1..1"]);
 }
