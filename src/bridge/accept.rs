@@ -38,6 +38,10 @@ use crate::{
 };
 
 /// What a writer does, in the order it was asked.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all of it is messages; a box would be an allocation for each"
+)]
 #[derive(Debug)]
 pub(super) enum Work {
     Append(Incoming),
