@@ -19,7 +19,9 @@ async fn about(broker: &TestBroker, user: &str, held: Value) -> (Value, Value) {
     assert_eq!(status, 200, "{held}: {body}");
     let mut differences = body["conversations"].as_array().unwrap().clone();
     assert!(differences.len() <= 1, "{body}");
-    let mut difference = differences.pop().unwrap_or_default();
+    let Some(mut difference) = differences.pop() else {
+        return (Value::Null, Value::Null);
+    };
     let row = difference["row"].take();
     if let Some(members) = difference.as_object_mut() {
         members.remove("row");
