@@ -45,14 +45,15 @@ pub struct Opened {
     pub inflight: Inflight,
 }
 
-/// Opens a session or takes it over; an absent, ended or expired one begins anew. None: the
-/// device was signed out after its token was issued.
+/// Opens a session or takes it over; an absent, ended or expired one begins anew.
+///
+/// [`StoreError::SignedOut`] if the device was signed out after its token was issued.
 ///
 /// Use a transaction of its own: to come back is not fsynced.
 pub async fn open(
     conn: &mut PgConnection,
     session: &OpenSession<'_>,
-) -> Result<Option<Opened>, StoreError> {
+) -> Result<Opened, StoreError> {
     let row = sqlx::query!(
         r#"with welcome as materialized (
                select $1::bigint as user_id where not exists (
@@ -72,13 +73,14 @@ pub async fn open(
     )
     .fetch_optional(conn)
     .await?;
-    Ok(row.map(|row| Opened {
+    let row = row.ok_or(StoreError::SignedOut)?;
+    Ok(Opened {
         device: DeviceId(row.device_id),
         generation: row.generation,
         is_present: row.is_present,
         subscriptions: row.subscriptions,
         inflight: row.inflight.0.into_iter().map(from_row).collect(),
-    }))
+    })
 }
 
 /// Ends the session of a device and refuses the tokens it had. None: there is no such device.

@@ -28,6 +28,7 @@ mod receipts_counts;
 mod receipts_status;
 mod requests;
 mod sessions;
+mod sign_out;
 mod state;
 mod store;
 mod tls;
