@@ -18,7 +18,9 @@ async fn schemathesis_finds_nothing_that_the_document_does_not_say(pool: PgPool)
     for id in ["1", "2", "3"] {
         let body = Some(json!({"id": id, "body": id}));
         let path = format!("/{conversation}/messages");
-        broker.rest(reqwest::Method::POST, "alice", &path, body).await;
+        broker
+            .rest(reqwest::Method::POST, "alice", &path, body)
+            .await;
     }
     let program = installed("venv/bin/schemathesis");
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/interop");
