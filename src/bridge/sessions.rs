@@ -102,8 +102,10 @@ impl Bridge {
             node,
             issued_at: issued_at.and_then(|seconds| i64::try_from(seconds).ok()),
         };
-        let opened = sessions::open(&mut conn, &session).await?;
-        let opened = opened.ok_or(BridgeError::SignedOut)?;
+        let opened = match sessions::open(&mut conn, &session).await {
+            Err(StoreError::SignedOut) => return Err(BridgeError::SignedOut),
+            opened => opened?,
+        };
         Ok(OpenedSession {
             held: Held {
                 user,

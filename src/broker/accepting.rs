@@ -13,11 +13,12 @@ use crate::{
         typing::{TypingReply, TypingRequest},
     },
     domain::{
+        envelope::DeviceEvent,
         ids::ConversationId,
         message::{Content, NewMessage},
         presence::StateReport,
         receipt::Report,
-        topic::{ME_DEVICE, ME_STATE, PublishTopic},
+        topic::{ME_STATE, PublishTopic},
         typing::TypingReport,
     },
     mqtt::{
@@ -236,8 +237,7 @@ impl<S> Connection<S> {
             }
             Event::Mine { topic, payload } => self.session.handle_mine(topic, &payload),
             Event::SignedOut(device) if device == self.held.device => {
-                let event = br#"{"event":"signed_out"}"#;
-                self.session.handle_mine(ME_DEVICE, event);
+                self.session.send_event(&DeviceEvent::SignedOut);
                 let why = "this device was signed out; get a new token for it";
                 self.session.close(ReasonCode::ADMINISTRATIVE_ACTION, why);
             }

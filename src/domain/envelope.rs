@@ -165,6 +165,8 @@ pub enum DeviceEvent {
     },
     /// The token ends soon: connect again with a new one.
     TokenExpires { in_seconds: u64 },
+    /// The device was signed out: its connection ends, and it needs a new token.
+    SignedOut,
 }
 
 impl DeviceEvent {

@@ -49,6 +49,8 @@ const IDLE_UNASKED_MAX: Duration = Duration::from_secs(1);
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    #[error("this device was signed out; get a new token for it")]
+    SignedOut,
     #[error("database: {0}")]
     Database(#[from] sqlx::Error),
 

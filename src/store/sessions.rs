@@ -48,14 +48,15 @@ pub struct Opened {
     pub format: WireFormat,
 }
 
-/// Opens a session or takes it over; an absent, ended or expired one begins anew. None: the
-/// device was signed out after its token was issued.
+/// Opens a session or takes it over; an absent, ended or expired one begins anew.
+///
+/// [`StoreError::SignedOut`] if the device was signed out after its token was issued.
 ///
 /// Use a transaction of its own: to come back is not fsynced.
 pub async fn open(
     conn: &mut PgConnection,
     session: &OpenSession<'_>,
-) -> Result<Option<Opened>, StoreError> {
+) -> Result<Opened, StoreError> {
     let row = sqlx::query!(
         r#"with welcome as materialized (
                select $1::bigint as user_id where not exists (
@@ -75,15 +76,15 @@ pub async fn open(
     )
     .fetch_optional(conn)
     .await?;
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some(Opened {
+    let row = row.ok_or(StoreError::SignedOut)?;
+    Ok(Opened {
         device: DeviceId(row.device_id),
         generation: row.generation,
         is_present: row.is_present,
         subscriptions: row.subscriptions,
         inflight: row.inflight.0.into_iter().map(from_row).collect(),
         format: row.format.parse().map_err(StoreError::corrupt)?,
-    }))
+    })
 }
 
 /// Ends the session of a device and refuses the tokens it had. None: there is no such device.

@@ -380,6 +380,7 @@ impl World {
             clean_start: false,
             expiry_seconds: 1_000_000,
             node: "node-1",
+            issued_at: None,
         };
         let opened = sessions::open(&mut self.conn, &session).await.unwrap();
         assert_eq!(opened.device, device.id);

@@ -32,6 +32,7 @@ mod receipts_status;
 mod reconcile;
 mod requests;
 mod sessions;
+mod sign_out;
 mod state;
 mod store;
 mod thread;

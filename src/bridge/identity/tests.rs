@@ -144,6 +144,7 @@ fn a_token_of_ours_is_believed_until_it_ends() {
         subject: alice.clone(),
         is_admin: false,
         expires_at: NOW + 60,
+        issued_at: Some(NOW),
     };
     assert_eq!(identity, expected);
 

@@ -1,7 +1,12 @@
 //! REST, over real sockets: what it does, and how it refuses.
 
+mod conditions;
 mod conversations;
+mod documents;
+mod events;
 mod health;
+mod idempotency;
+mod limits;
 mod messages;
 mod notifications;
 mod push_tokens;

@@ -11,6 +11,7 @@
 mod mosquitto;
 mod rumqttc_v3;
 mod rumqttc_v5;
+mod schemathesis;
 mod scripts;
 
 use std::path::PathBuf;

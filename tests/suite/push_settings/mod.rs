@@ -55,6 +55,7 @@ async fn connect(conn: &mut PgConnection, user: UserId, client_id: &str) -> sess
         clean_start: false,
         expiry_seconds: 3600,
         node: "node",
+        issued_at: None,
     };
     sessions::open(conn, &session).await.unwrap()
 }

@@ -117,6 +117,7 @@ impl Scene {
             clean_start: false,
             expiry_seconds: 3600,
             node: "node-1",
+            issued_at: None,
         };
         let device = sessions::open(&mut self.conn, &session)
             .await

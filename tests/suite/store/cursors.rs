@@ -19,6 +19,7 @@ async fn device(conn: &mut PgConnection, user: UserId, client_id: &str) -> Devic
         clean_start: false,
         expiry_seconds: 3600,
         node: "node-1",
+        issued_at: None,
     };
     sessions::open(conn, &session).await.unwrap().device
 }

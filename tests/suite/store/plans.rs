@@ -80,6 +80,7 @@ async fn device(conn: &mut PgConnection, user: &User) -> sessions::Opened {
         clean_start: false,
         expiry_seconds: 3600,
         node: "node-1",
+        issued_at: None,
     };
     let opened = sessions::open(conn, &phone).await.unwrap();
     let (device, generation) = (opened.device, opened.generation);

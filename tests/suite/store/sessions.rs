@@ -25,6 +25,7 @@ fn connect(user: UserId) -> OpenSession<'static> {
         clean_start: false,
         expiry_seconds: 3600,
         node: "node-1",
+        issued_at: None,
     }
 }
 

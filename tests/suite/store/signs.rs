@@ -15,6 +15,7 @@ async fn connect(conn: &mut PgConnection, user: &User, client_id: &str) -> Opene
         clean_start: false,
         expiry_seconds: 3600,
         node: "node-1",
+        issued_at: None,
     };
     open(conn, &session).await.unwrap()
 }

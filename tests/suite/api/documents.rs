@@ -1,0 +1,60 @@
+//! The document of the API: everything is in it, and nothing else.
+
+use reqwest::Method;
+use serde_json::Value;
+use sqlx::PgPool;
+
+use super::{Api, answer};
+
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn the_document_names_every_route(pool: PgPool) {
+    let api = Api::start(pool).await;
+    let shown = answer(api.request(Method::GET, "/v1/openapi.json")).await;
+    assert_eq!(shown.status, 200, "without a token");
+    assert_eq!(shown.body, homing::api::document());
+    assert_eq!(shown.body["openapi"], "3.1.0");
+    let paths = shown.body["paths"].as_object().unwrap();
+    for operation in homing::bridge::operations::all() {
+        let method = format!("{:?}", operation.method).to_lowercase();
+        let described = &paths[&format!("/v1{}", operation.path)][method];
+        assert_eq!(described["operationId"], operation.name);
+        assert_eq!(described["x-mqtt-topic"], format!("q/{}", operation.name));
+        assert!(described["summary"].is_string());
+    }
+    // What is described is there: nobody answers that there is no such path or method.
+    for (path, methods) in paths {
+        let path = path.replace("{seq}", "1");
+        let path = path.replace('{', "AZjzwgAAcACAAAAAAAAAAQ").replace('}', "");
+        for method in methods.as_object().unwrap().keys() {
+            if path == "/v1/events" {
+                continue; // it does not end
+            }
+            let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+            let asked = api.request(method.clone(), &path);
+            let asked = answer(asked.bearer_auth(api.token("alice"))).await;
+            let says = asked.body["detail"].as_str().unwrap_or_default();
+            assert_ne!(asked.status, 405, "{method} {path}");
+            assert!(!says.contains("nothing at this path"), "{method} {path}");
+        }
+    }
+}
+
+/// Goal: whoever reads it finds what it refers to.
+#[test]
+fn every_reference_of_the_document_leads_somewhere() {
+    fn walk(value: &Value, document: &Value) {
+        match value {
+            Value::Object(members) => {
+                if let Some(Value::String(reference)) = members.get("$ref") {
+                    let pointer = reference.strip_prefix('#').unwrap();
+                    assert!(document.pointer(pointer).is_some(), "{reference}");
+                }
+                members.values().for_each(|value| walk(value, document));
+            }
+            Value::Array(items) => items.iter().for_each(|value| walk(value, document)),
+            _ => {}
+        }
+    }
+    let document = homing::api::document();
+    walk(&document, &document);
+}

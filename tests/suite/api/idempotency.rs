@@ -1,0 +1,116 @@
+//! `Idempotency-Key`: a request that comes again is done once.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use super::{Answer, Api, answer};
+
+async fn create(api: &Api, user: &str, key: &str, body: &Value) -> Answer {
+    let request = api.request(Method::POST, "/v1/conversations").json(body);
+    let request = request.header("idempotency-key", key);
+    answer(request.bearer_auth(api.token(user))).await
+}
+
+async fn count(pool: &PgPool) -> i64 {
+    let count = sqlx::query_scalar("select count(*) from conversations");
+    count.fetch_one(pool).await.unwrap()
+}
+
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn the_same_request_is_done_once_and_answered_again(pool: PgPool) {
+    let api = Api::start(pool.clone()).await;
+    let body = json!({"participants": ["bob"], "title": "Us"});
+    let first = create(&api, "alice", "k1", &body).await;
+    assert_eq!(
+        (first.status, first.header("idempotency-replayed")),
+        (201, "")
+    );
+    let again = create(&api, "alice", "k1", &body).await;
+    assert_eq!((again.status, &again.body), (201, &first.body));
+    assert_eq!(again.header("idempotency-replayed"), "true");
+    assert_eq!(count(&pool).await, 1);
+
+    let other = create(&api, "alice", "k1", &json!({"participants": ["carol"]})).await;
+    other.assert_problem(422, "key-reused", "another request");
+    // Another user's key is another key; a refusal is kept as well.
+    assert_eq!(create(&api, "carol", "k1", &body).await.status, 201);
+    for _ in 0..2 {
+        let none = json!({"participants": ["x".repeat(200)]});
+        assert_eq!(create(&api, "alice", "k2", &none).await.status, 400);
+    }
+    for key in ["", "a b", "ä", &"x".repeat(65)] {
+        let refused = create(&api, "alice", key, &body).await;
+        assert_eq!(refused.status, 400, "{key}: {}", refused.text);
+    }
+    assert_eq!(count(&pool).await, 2);
+}
+
+/// Given a process that died when the conversation was there and the answer was not kept, when
+/// the request comes again, then it leads to that conversation.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn a_request_that_a_crash_interrupted_is_done_again_without_a_trace(pool: PgPool) {
+    let api = Api::start(pool.clone()).await;
+    let body = json!({"participants": ["bob"], "title": "Us"});
+    let first = create(&api, "alice", "k1", &body).await;
+    let crash = "update idempotency_keys set status = null, body = null";
+    sqlx::query(crash).execute(&pool).await.unwrap();
+
+    let working = create(&api, "alice", "k1", &body).await;
+    working.assert_problem(409, "conflict", "worked on");
+    let seconds: u64 = working.header("retry-after").parse().unwrap();
+    assert!((1..=60).contains(&seconds), "{seconds}");
+
+    let later = "update idempotency_keys set begun_at = now() - interval '61 seconds'";
+    sqlx::query(later).execute(&pool).await.unwrap();
+    let again = create(&api, "alice", "k1", &body).await;
+    assert_eq!(
+        (again.status, &again.body),
+        (201, &first.body),
+        "{}",
+        again.text
+    );
+    assert_eq!(count(&pool).await, 1);
+}
+
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn a_message_with_a_key_is_answered_again(pool: PgPool) {
+    let api = Api::start(pool).await;
+    let path = api
+        .conversation("alice", json!({"participants": ["bob"]}))
+        .await;
+    let send = async |id: &str| {
+        let request = api.request(Method::POST, &format!("{path}/messages"));
+        let request = request
+            .header("idempotency-key", "m")
+            .json(&json!({"id": id, "body": 1}));
+        answer(request.bearer_auth(api.token("alice"))).await
+    };
+    for replayed in ["", "true"] {
+        let sent = send("1").await;
+        assert_eq!((sent.status, &sent.body), (201, &json!({"seq": 1})));
+        assert_eq!(sent.header("idempotency-replayed"), replayed);
+    }
+    send("2").await.assert_problem(422, "key-reused", "");
+}
+
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn keys_are_forgotten_after_a_day(pool: PgPool) {
+    let api = Api::start(pool.clone()).await;
+    let body = json!({"participants": ["bob"], "title": "Us"});
+    create(&api, "alice", "old", &body).await;
+    let old = "update idempotency_keys set created_at = now() - interval '25 hours'";
+    sqlx::query(old).execute(&pool).await.unwrap();
+    create(&api, "alice", "new", &body).await;
+    let mut conn = pool.acquire().await.unwrap();
+    let removed = homing::store::idempotency::remove_old(&mut conn, 10).await;
+    assert_eq!(removed.unwrap(), 1);
+    // It is a new request then, and makes a new conversation.
+    assert_eq!(
+        create(&api, "alice", "old", &body)
+            .await
+            .header("idempotency-replayed"),
+        ""
+    );
+    assert_eq!(count(&pool).await, 3);
+}
