@@ -178,7 +178,11 @@ fn commits(
                     conversation: message.conversation,
                     sequence,
                 };
-                let entry = LogEntry::new(position, message.sender_device, entry_json(stamp, &message.content));
+                let entry = LogEntry::new(
+                    position,
+                    message.sender_device,
+                    entry_json(stamp, &message.content),
+                );
                 (sequence.get(), Some(Arc::new(entry)))
             }
             Outcome::Duplicate { sequence } if is_uncertain => (sequence.get(), None),

@@ -174,11 +174,7 @@ pub struct LogEntry {
 impl LogEntry {
     /// `payload` is its JSON.
     #[must_use]
-    pub const fn new(
-        position: Position,
-        sender_device: Option<DeviceId>,
-        payload: Bytes,
-    ) -> Self {
+    pub const fn new(position: Position, sender_device: Option<DeviceId>, payload: Bytes) -> Self {
         let cbor = OnceLock::new();
         Self {
             position,

@@ -175,8 +175,7 @@ pub fn write_connack(version: Version, connack: &ConnAck, out: &mut BytesMut) {
         return;
     }
     let format = connack.format.iter();
-    let user_properties =
-        format.map(|format| (FORMAT_PROPERTY.into(), format.as_str().into()));
+    let user_properties = format.map(|format| (FORMAT_PROPERTY.into(), format.as_str().into()));
     let packet = v5::ConnectAck {
         session_present: connack.is_session_present,
         session_expiry_interval_secs: connack.session_expiry_seconds,

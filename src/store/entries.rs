@@ -80,10 +80,14 @@ pub(super) async fn append_notice(
     };
     let id = ClientMessageId::new(id).map_err(StoreError::corrupt)?;
     let content = Content::new(id, kind, body);
-    let entry = LogEntry::new(Position {
+    let entry = LogEntry::new(
+        Position {
             conversation,
             sequence,
-        }, None, entry_json(stamp, &content));
+        },
+        None,
+        entry_json(stamp, &content),
+    );
     Ok(Written {
         entry: Arc::new(entry),
         members_version: row.members_version,

@@ -202,10 +202,14 @@ impl Conversation {
             from: &from,
             at_millis: 0,
         };
-        let entry = LogEntry::new(Position {
+        let entry = LogEntry::new(
+            Position {
                 conversation: self.id,
                 sequence,
-            }, sender.map(device_id), entry_json(stamp, content));
+            },
+            sender.map(device_id),
+            entry_json(stamp, content),
+        );
         self.entries.push((Arc::new(entry), sender));
         sequence.get()
     }

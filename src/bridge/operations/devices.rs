@@ -109,10 +109,7 @@ async fn remove_token(ask: Ask<'_>, arguments: OfDevice) -> Result<Answer, Opera
     Ok(Answer::done())
 }
 
-async fn set_format(
-    ask: Ask<'_>,
-    arguments: OfDevice<Format>,
-) -> Result<Answer, OperationError> {
+async fn set_format(ask: Ask<'_>, arguments: OfDevice<Format>) -> Result<Answer, OperationError> {
     let client_id = arguments.client_id(&ask).await?;
     let Format { format } = arguments.rest;
     let mut conn = ask.bridge.pool().acquire().await?;

@@ -1,10 +1,6 @@
 //! JSON to CBOR, deterministic.
 
-use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    convert::Infallible,
-};
+use std::{borrow::Cow, collections::BTreeMap, convert::Infallible};
 
 use minicbor::{Decoder, Encoder, data::Tag, encode};
 use serde_json::{Map, Number, Value, value::RawValue};
@@ -70,11 +66,7 @@ fn key(name: &str, document: Option<Document>) -> (Key<'_>, Holds) {
     known.unwrap_or((Key::Text(name.len(), name), Holds::Plain))
 }
 
-fn write_object(
-    out: &mut Out,
-    object: &Map<String, Value>,
-    document: Option<Document>,
-) -> Written {
+fn write_object(out: &mut Out, object: &Map<String, Value>, document: Option<Document>) -> Written {
     let mut members = Vec::with_capacity(object.len());
     let takes_bytes = document.is_some() && !object.contains_key(BODY);
     for (name, value) in object {
@@ -152,7 +144,10 @@ fn write_number(out: &mut Out, number: &Number) -> Written {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "whether it loses something is the question")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "whether it loses something is the question"
+)]
 fn as_single(number: f64) -> Option<f32> {
     let single = number as f32;
     (f64::from(single).to_bits() == number.to_bits()).then_some(single)

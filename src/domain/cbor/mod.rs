@@ -15,8 +15,8 @@
 //! - What serde cannot hold (nested too deep, a number beyond any float, half a surrogate)
 //!   travels as the JSON text it is, in a byte string with tag 262.
 
-mod encode;
 mod decode;
+mod encode;
 mod members;
 #[cfg(test)]
 mod tests;

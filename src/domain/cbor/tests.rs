@@ -16,7 +16,9 @@ fn hex(bytes: &[u8]) -> String {
 fn bytes(hex: &str) -> Vec<u8> {
     let digits: Vec<_> = hex.chars().filter(|c| !c.is_whitespace()).collect();
     let pairs = digits.chunks(2).map(|pair| pair.iter().collect::<String>());
-    pairs.map(|pair| u8::from_str_radix(&pair, 16).unwrap()).collect()
+    pairs
+        .map(|pair| u8::from_str_radix(&pair, 16).unwrap())
+        .collect()
 }
 
 fn encode(value: &Value, document: Document) -> Vec<u8> {
@@ -92,7 +94,8 @@ fn members_have_numbers_where_the_server_knows_them() {
 fn ids_are_bytes_if_they_are_spelled_as_usual() {
     let conversation = "AZjzwgAAcACAAAAAAAAAAQ";
     let uuid = "0198f3c2-0000-7000-8000-000000000001";
-    let short = json!({"id": uuid, "from": uuid, "conversation": conversation, "users": [uuid, "bob"]});
+    let short =
+        json!({"id": uuid, "from": uuid, "conversation": conversation, "users": [uuid, "bob"]});
     let cbor = encode(&short, Document::Answer);
     assert_eq!(cbor.len(), 1 + 18 + 18 + 18 + 2 + 1 + 17 + 4);
     assert_eq!(decode(&cbor, Document::Answer), short);
@@ -206,7 +209,9 @@ fn what_has_no_json_is_refused_with_a_cure() {
         ("a1 06 7b ffffffffffffffff 61", "not CBOR"),
         ("a1 06 5b 7fffffffffffffff 61", "not CBOR"),
     ] {
-        let error = to_json(&bytes(cbor), Document::Entry).expect_err(cbor).to_string();
+        let error = to_json(&bytes(cbor), Document::Entry)
+            .expect_err(cbor)
+            .to_string();
         assert!(error.contains(says), "{cbor}: {error}");
     }
 }
@@ -241,9 +246,8 @@ fn the_documentation_names_every_number() {
         let number: usize = cells.next()?.trim().parse().ok()?;
         Some((number, cells.next()?.trim().trim_matches('`').to_owned()))
     });
-    let (types, members): (Vec<_>, Vec<_>) = rows.partition(|(_, name)| {
-        members::TYPES.contains(&name.as_str())
-    });
+    let (types, members): (Vec<_>, Vec<_>) =
+        rows.partition(|(_, name)| members::TYPES.contains(&name.as_str()));
     let names = members::MEMBERS.iter().map(|(name, _)| (*name).to_owned());
     assert_eq!(members, (1..).zip(names).collect::<Vec<_>>());
     let names = members::TYPES.iter().map(|name| (*name).to_owned());
@@ -362,7 +366,10 @@ fn what_transcoding_costs() {
     let rounds = 200_000_u32;
     let began = std::time::Instant::now();
     for _ in 0..rounds {
-        std::hint::black_box(from_json(std::hint::black_box(entry.as_bytes()), Document::Entry));
+        std::hint::black_box(from_json(
+            std::hint::black_box(entry.as_bytes()),
+            Document::Entry,
+        ));
     }
     let down = began.elapsed() / rounds;
     let began = std::time::Instant::now();
@@ -370,5 +377,9 @@ fn what_transcoding_costs() {
         std::hint::black_box(to_json(std::hint::black_box(&cbor), Document::Entry).unwrap());
     }
     let up = began.elapsed() / rounds;
-    println!("{} bytes of JSON, {} of CBOR: {down:?} down, {up:?} up", entry.len(), cbor.len());
+    println!(
+        "{} bytes of JSON, {} of CBOR: {down:?} down, {up:?} up",
+        entry.len(),
+        cbor.len()
+    );
 }

@@ -98,7 +98,10 @@ pub(super) fn decode(version: Version, mut body: Bytes) -> Result<Connect, Codec
             && properties.wants_problem_information.unwrap_or(true),
         has_will,
         has_authentication_method: properties.has_authentication_method,
-        format: properties.format.as_deref().and_then(|name| name.parse().ok()),
+        format: properties
+            .format
+            .as_deref()
+            .and_then(|name| name.parse().ok()),
         asks_for_format: properties.format.is_some(),
     })
 }

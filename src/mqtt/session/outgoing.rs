@@ -199,12 +199,13 @@ impl Session {
                 Sent::Already => return self.settle_passed(),
             },
         };
-        let is_written = self.write_entry(entry, packet_id, is_repeated, self.encoded_entry(entry)) || {
-            // [MQTT-3.1.2-24]: never a packet larger than the client takes.
-            let stub: Bytes = stub_json(position.conversation, position.sequence);
-            let stub = self.encoded("c/", &stub);
-            self.write_entry(entry, packet_id, is_repeated, &stub)
-        };
+        let is_written = self.write_entry(entry, packet_id, is_repeated, self.encoded_entry(entry))
+            || {
+                // [MQTT-3.1.2-24]: never a packet larger than the client takes.
+                let stub: Bytes = stub_json(position.conversation, position.sequence);
+                let stub = self.encoded("c/", &stub);
+                self.write_entry(entry, packet_id, is_repeated, &stub)
+            };
         if !is_written {
             let why = "your Maximum Packet Size is too small for any message";
             return self.close(ReasonCode::PACKET_TOO_LARGE, why);

@@ -90,7 +90,8 @@ impl Session {
                 correlation_data: ask.reply_to.correlation_data.as_deref(),
                 ..at_most_once(topic, &identifiers, payload)
             };
-            let payload = |answer: &Answer| self.encoded(topic, &answer.json(&ask.request)).into_owned();
+            let payload =
+                |answer: &Answer| self.encoded(topic, &answer.json(&ask.request)).into_owned();
             let whole = payload(answer);
             let fits = self.fits(&delivery(&whole));
             let instead = (!fits).then(|| payload(&Answer::too_large()));

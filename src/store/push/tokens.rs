@@ -190,23 +190,23 @@ pub async fn devices(conn: &mut PgConnection, user: UserId) -> Result<Vec<Device
     rows.into_iter()
         .map(|row| {
             Ok(Device {
-            client_id: row.client_id,
-            is_connected: row.is_connected,
-            activity: row.activity,
-            format: row.format.parse().map_err(StoreError::corrupt)?,
-            token: TokenRow {
-                provider: row.provider,
-                app: row.app,
-                environment: row.environment,
-                fingerprint: row.fingerprint,
-                has_voip_token: row.has_voip_token,
-                locale: row.locale,
-                registered_at_millis: row.registered_at_millis,
-                dead_since_millis: row.dead_since_millis,
-                dead_reason: row.dead_reason,
-            }
-            .into_token(),
-        })
+                client_id: row.client_id,
+                is_connected: row.is_connected,
+                activity: row.activity,
+                format: row.format.parse().map_err(StoreError::corrupt)?,
+                token: TokenRow {
+                    provider: row.provider,
+                    app: row.app,
+                    environment: row.environment,
+                    fingerprint: row.fingerprint,
+                    has_voip_token: row.has_voip_token,
+                    locale: row.locale,
+                    registered_at_millis: row.registered_at_millis,
+                    dead_since_millis: row.dead_since_millis,
+                    dead_reason: row.dead_reason,
+                }
+                .into_token(),
+            })
         })
         .collect()
 }
