@@ -8,6 +8,7 @@ mod connect;
 mod deliver;
 mod embedded;
 mod faults;
+mod format;
 mod groups;
 mod harness;
 mod interop;
