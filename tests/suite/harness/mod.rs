@@ -28,7 +28,7 @@ use sqlx::{ConnectOptions as _, PgPool};
 use tempfile::TempDir;
 
 pub(crate) use connect::{Connect, frame, text};
-pub(crate) use received::{ConnAck, Received};
+pub(crate) use received::{ConnAck, Delivery, Received};
 pub(crate) use wire::{Wire, until, within};
 
 /// Longer than anything here takes, even on a busy machine. It is waited out only by a test
