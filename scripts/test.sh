@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/install.sh
 . scripts/install.sh
 
-python_packages=(paho-mqtt==2.1.0 firebase-admin==7.7.0 schemathesis==4.32.5)
+python_packages=(paho-mqtt==2.1.0 cbor2==6.3.0 firebase-admin==7.7.0 schemathesis==4.32.5)
 node_packages=(mqtt@5.14.1 @parse/node-apn@8.1.0 web-push@3.6.7 web-push-testing@1.2.2)
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 logs=$target/test-logs

@@ -109,6 +109,7 @@ impl World {
             subscriptions: subscriptions.clone(),
             inflight: stored.inflight.clone(),
             pending,
+            ..Remembered::default()
         };
         if !is_present {
             self.watches[device] = Watch::new(self.watches[device].no_local);

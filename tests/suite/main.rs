@@ -9,6 +9,7 @@ mod convergence;
 mod deliver;
 mod embedded;
 mod faults;
+mod format;
 mod groups;
 mod harness;
 mod inbox;

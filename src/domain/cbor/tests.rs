@@ -242,9 +242,12 @@ fn depth_has_a_bound() {
 fn the_documentation_names_every_number() {
     let documentation = include_str!("../../../docs/cbor.md");
     let rows = documentation.lines().filter_map(|line| {
-        let mut cells = line.strip_prefix("| ")?.split(" | ");
-        let number: usize = cells.next()?.trim().parse().ok()?;
-        Some((number, cells.next()?.trim().trim_matches('`').to_owned()))
+        let mut cells = line
+            .split('|')
+            .skip(1)
+            .map(|cell| cell.trim().trim_matches('`'));
+        let number: usize = cells.next()?.parse().ok()?;
+        Some((number, cells.next()?.to_owned()))
     });
     let (types, members): (Vec<_>, Vec<_>) =
         rows.partition(|(_, name)| members::TYPES.contains(&name.as_str()));

@@ -8,6 +8,7 @@
 //!
 //! `scripts/test.sh` installs what is missing here.
 
+mod cbor;
 mod mosquitto;
 mod rumqttc_v3;
 mod rumqttc_v5;

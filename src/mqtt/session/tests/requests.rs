@@ -22,6 +22,7 @@ fn publish(number: u16, topic: &str, payload: &'static str, reply_to: Option<Rep
         topic_alias: None,
         payload: Bytes::from_static(payload.as_bytes()),
         is_retained: false,
+        is_text: false,
         reply_to: reply_to.map(Box::new),
     })
 }

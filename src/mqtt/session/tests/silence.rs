@@ -162,6 +162,7 @@ fn a_device_that_comes_back_and_falls_silent_is_suspect() {
             cursor: 0,
             head: 1,
         }],
+        ..Remembered::default()
     };
     let identity = Identity {
         device: stage.session.device,
