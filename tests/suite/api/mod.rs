@@ -90,6 +90,7 @@ impl Api {
             message,
             conversation: config.conversation.clone(),
             push: config.push.clone(),
+            presence: config.presence.clone(),
             limits: config.limits.clone(),
             metrics: Metrics::register(&mut registry).bridge,
             node: "test".to_owned(),
