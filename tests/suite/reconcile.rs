@@ -57,8 +57,8 @@ async fn only_differences_are_answered(pool: PgPool) {
         let href = format!("/v1/conversations/{group}/thread");
         json!({"gap": {"from": 1, "to": 3, "reason": reason, "href": href}})
     };
-    let hash = broker.rest(Method::GET, "bob", &format!("/{group}/hash?from=2"), None);
-    let hash = hash.await.1;
+    let path = format!("/{group}/hash?from=2");
+    let (_, hash) = broker.rest(Method::GET, "bob", &path, None).await;
     for (held, expected) in [
         (json!({"seq": 3}), Value::Null),
         (
