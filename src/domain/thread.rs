@@ -35,6 +35,10 @@ pub struct Changes {
 }
 
 /// The JSON of a message: that of its entry with the newest content, and its changes beside it.
+///
+/// # Panics
+///
+/// Never: numbers, texts and maps of them are JSON.
 #[must_use]
 pub fn merged_json(entry: &[u8], changes: &Changes) -> Bytes {
     let added = serde_json::to_vec(changes).expect("numbers, texts and maps of them are JSON");

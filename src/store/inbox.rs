@@ -206,6 +206,7 @@ pub async fn as_of_millis(conn: &mut PgConnection) -> Result<i64, StoreError> {
     Ok(millis)
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "the columns of a row")]
 struct Columns {
     conversation_id: Uuid,
     user_id: i64,

@@ -193,7 +193,7 @@ async fn read(
                   m.ref_seq, m.ordinal, m.retract_seq,
                   coalesce(m.expires_at <= now(), false) as "has_expired!",
                   (extract(epoch from m.created_at) * 1000)::bigint as "at_millis!",
-                  u.subject as sender, coalesce(least(m.version, $7), m.seq) as "version!",
+                  u.subject as sender, case when m.version is null then m.seq else least(m.version, $7) end as "version!",
                   case when m.version <= $7 then m.version else m.seq end as "changed_by!",
                   (extract(epoch from e.created_at) * 1000)::bigint as edited_at_millis,
                   r.reactions as "reactions: Json<BTreeMap<String, ReactionCount>>"

@@ -55,6 +55,7 @@ pub struct InboxPage {
 }
 
 /// What to change: a member that is absent stays as it is, null is the default.
+#[expect(clippy::option_option, reason = "the member, and what it holds")]
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InboxSettings {

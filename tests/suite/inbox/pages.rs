@@ -12,7 +12,7 @@ use crate::harness::TestBroker;
 async fn groups(broker: &TestBroker, count: usize) -> Vec<String> {
     let mut groups = Vec::new();
     for _ in 0..count {
-        groups.push(broker.conversation(&["alice", "bob"]).await);
+        groups.push(broker.conversation(&["bob", "alice"]).await);
     }
     groups
 }

@@ -38,7 +38,7 @@ async fn watcher(broker: &TestBroker, user: &str, client_id: &str) -> Wire {
 async fn a_patch_is_the_row_as_it_is(pool: PgPool) {
     let settings = [("inbox.patch_interval", "10ms")];
     let broker = TestBroker::start_with(&pool, &settings).await;
-    let group = &broker.conversation(&["alice", "bob"]).await;
+    let group = &broker.conversation(&["bob", "alice"]).await;
     let mut phone = watcher(&broker, "alice", "phone").await;
     let mut tablet = watcher(&broker, "alice", "tablet").await;
 

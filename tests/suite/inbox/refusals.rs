@@ -19,12 +19,12 @@ async fn pages_that_cannot_be_are_refused_with_a_cure(pool: PgPool) {
         ("?after=x", "next_after"),
         ("?after=", "next_after"),
         (late.as_str(), "next_after"),
-        ("?kind=both", "kind"),
+        ("?kind=both", "`direct`"),
         ("?unread=perhaps", "unread"),
         ("?changed_since=-1", "milliseconds"),
         ("?changed_since=9223372036854775807", "milliseconds"),
         ("?changed_since=yesterday", "changed_since"),
-        ("?x=1", "x"),
+        ("?x=1", "`x`"),
         ("?limit=1&limit=2", "twice"),
     ] {
         let path = format!("/v1/inbox{query}");
@@ -42,7 +42,7 @@ async fn changes_that_cannot_be_are_refused_and_change_nothing(pool: PgPool) {
     let broker = TestBroker::start(&pool).await;
     let mine = broker.conversation(&["alice", "bob"]).await;
     let foreign = broker.conversation(&["bob"]).await;
-    let left = broker.conversation(&["alice", "bob"]).await;
+    let left = broker.conversation(&["bob", "alice"]).await;
     broker.remove(&left, "alice").await;
     let before = super::row(&broker, "alice", &mine).await;
     let unknown = "A".repeat(22);
