@@ -104,12 +104,15 @@ pub async fn sign_out(
     .fetch_optional(&mut *conn)
     .await?;
     if let Some(device) = device {
-        // A connection that opens or closes the session meanwhile goes first, or waits.
+        // What its connection writes when it ends comes too late: it would bring the session back.
         sqlx::query!(
-            r#"select 1 as "one!" from sessions where device_id = $1 for no key update"#,
+            "update sessions
+             set generation = generation + 1, node = null,
+                 disconnected_at = case when node is null then disconnected_at else now() end
+             where device_id = $1",
             device
         )
-        .fetch_optional(&mut *conn)
+        .execute(&mut *conn)
         .await?;
         sqlx::query_scalar!("select end_sessions(array[$1::bigint])", device)
             .fetch_one(conn)
