@@ -70,8 +70,15 @@ impl<'b> Reader<'b> {
                 let value = self.cbor.bool()?;
                 self.put(&value);
             }
-            Type::U8 | Type::U16 | Type::U32 | Type::U64 => self.integer(holds)?,
-            Type::I8 | Type::I16 | Type::I32 | Type::I64 | Type::Int => self.integer(holds)?,
+            Type::U8
+            | Type::U16
+            | Type::U32
+            | Type::U64
+            | Type::I8
+            | Type::I16
+            | Type::I32
+            | Type::I64
+            | Type::Int => self.integer(holds)?,
             Type::F16 => {
                 let number = self.cbor.f16()?;
                 self.float(number.into())?;

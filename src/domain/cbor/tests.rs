@@ -41,7 +41,7 @@ fn a_message_is_what_the_documentation_shows() {
     assert_eq!(
         hex(&cbor),
         "a701182a02500198f3c2000070008000000000000001\
-         0365616c696365041b0000019b4567587b050006696f6e206d7920776179071829"
+         0365616c696365041b0000019b45a5007b050006696f6e206d7920776179071829"
     );
     assert_eq!(decode(&cbor, Document::Entry), entry);
 }
@@ -177,10 +177,10 @@ fn what_has_no_json_is_refused_with_a_cure() {
         ("a1021a", "end of input"),
         ("a2 0101 0102", "`seq` appears twice"),
         ("a2 0101 63736571 02", "`seq` appears twice"),
-        ("a2 0600 a0", "not CBOR"),
+        ("a2 0600 a0", "name of a member"),
         ("a1 06 a2 6161 01 6161 02", "`a` appears twice"),
         ("a2 0641ff 656279746573 41ff", "`bytes` appears twice"),
-        ("bf 01 01 7f 6373 6571 ff 02 ff", "not CBOR"),
+        ("bf 01 01 7f 62 7365 61 71 ff 02 ff", "`seq` appears twice"),
         ("a1 00 01", "number 0"),
         ("a1 1903e7 01", "number 999"),
         ("a1 1bffffffffffffffff 01", "number 18446744073709551615"),
