@@ -151,9 +151,8 @@ impl Writer {
         let is_get = operation.method == Method::Get;
         if let Some(schema) = schema {
             let statuses: &[&str] = match operation.method {
-                Method::Get => &["200"],
                 Method::Post | Method::Put => &["200", "201"],
-                Method::Patch | Method::Delete => &["200"],
+                Method::Get | Method::Patch | Method::Delete => &["200"],
             };
             for status in statuses {
                 let description = if *status == "201" {
