@@ -225,7 +225,7 @@ fn participants_come_and_go() {
     );
     place.fails(
         3,
-        "role",
+        "`readonly`",
         &["conversation", "add", &cid, "dave", "--role", "boss"],
     );
 }

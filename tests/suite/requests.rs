@@ -127,7 +127,7 @@ async fn a_refused_request_is_answered_with_a_problem(pool: PgPool) {
             "history",
             json!({"conversation": mine, "limit": 0}),
             400,
-            "nonzero",
+            "between 1 and 200",
         ),
         (
             "history",

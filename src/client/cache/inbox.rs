@@ -44,6 +44,11 @@ impl Inbox {
         Applied::Changed
     }
 
+    /// The user does not take part any more, as an answer to reconciliation says.
+    pub fn forget(&mut self, conversation: ConversationId) {
+        self.rows.remove(&conversation);
+    }
+
     /// The row of a conversation that the user takes part in.
     #[must_use]
     pub fn row(&self, conversation: ConversationId) -> Option<&Row> {

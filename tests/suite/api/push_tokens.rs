@@ -268,7 +268,8 @@ async fn putting_a_token_again_changes_nothing(pool: PgPool) {
     assert_eq!(
         listed["devices"][0],
         json!({
-            "client_id": "phone", "connected": false, "activity": "active",
+            "client_id": "phone", "connected": false, "activity": "active", "format": "json",
+            "connected_at": null, "last_seen": null, "signed_out_at": null,
             "push_token": first.body,
         })
     );

@@ -127,7 +127,7 @@ async fn bodies_are_json_and_strict(pool: PgPool) {
         }
         answer(request.bearer_auth(api.token("alice"))).await
     };
-    let good = r#"{"participants":["bob"]}"#;
+    let good = r#"{"participants":["bob"],"kind":"group"}"#;
     for content_type in ["application/json", "Application/JSON; charset=utf-8"] {
         assert_eq!(send(Some(content_type), good).await.status, 201);
     }

@@ -156,7 +156,7 @@ impl Client {
             .await;
         assert_eq!(status, 200, "{page}");
         self.as_of = self.as_of.or(page["as_of"].as_i64());
-        for row in page["rows"].as_array().unwrap() {
+        for row in page["conversations"].as_array().unwrap() {
             self.arrived.push(Piece::Row(members(row.clone())));
         }
     }
@@ -255,15 +255,31 @@ impl Client {
         assert_eq!(status, 200, "{answer}");
         let mut differences = 0;
         for difference in answer["conversations"].as_array().unwrap() {
-            let row = members(difference["row"].clone());
-            // What changed since is told although it is known: versions tell.
-            let is_news = self.inbox.apply(row.clone()) == Applied::Changed;
-            differences += usize::from(is_news);
-            let id: ConversationId = row["conversation"].as_str().unwrap().parse().unwrap();
-            if self.inbox.row(id).is_none() {
-                self.threads.remove(&id);
-            } else if let Some(last_seq) = row.get("last_seq").and_then(Value::as_i64) {
-                self.thread(id).heard_of(last_seq);
+            let id: ConversationId = difference["conversation"]
+                .as_str()
+                .unwrap()
+                .parse()
+                .unwrap();
+            assert_eq!(difference["mismatch"], Value::Null, "{difference}");
+            match difference.get("row") {
+                // What changed since is told although it is known: versions tell.
+                Some(row) => {
+                    let is_news = self.inbox.apply(members(row.clone())) == Applied::Changed;
+                    differences += usize::from(is_news);
+                }
+                None if self.inbox.row(id).is_some() => {
+                    self.inbox.forget(id);
+                    differences += 1;
+                }
+                None => {}
+            }
+            match self
+                .inbox
+                .row(id)
+                .and_then(|row| row.fields["last_seq"].as_i64())
+            {
+                Some(last_seq) => self.thread(id).heard_of(last_seq),
+                None => drop(self.threads.remove(&id)),
             }
         }
         differences

@@ -129,6 +129,12 @@ impl Stage {
         assert!(status.is_success(), "{path}: {status} {body}");
     }
 
+    /// Likewise, without a body.
+    async fn delete(&self, user: &str, path: &str) {
+        let (status, body) = self.broker.request(Method::DELETE, user, path, None).await;
+        assert!(status.is_success(), "{path}: {status} {body}");
+    }
+
     /// Where a device can be woken.
     async fn register(&self, user: &str, client_id: &str, token: Value) {
         let path = format!("/v1/devices/{client_id}/push-token");

@@ -77,7 +77,7 @@ async fn quiet_hours_postpone_and_urgent_messages_do_not_wait(pool: PgPool) {
             ]
         );
     }
-    stage.put("bob", "/v1/me/quiet-hours", Value::Null).await;
+    stage.delete("bob", "/v1/me/quiet-hours").await;
     stage.pass(24).await;
     assert_eq!(told(&stage.pushed(&bob, 1).await[0]), (first, 1));
     stage.settle().await;
