@@ -68,7 +68,6 @@ impl FromStr for LastSeen {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[cfg_attr(feature = "server", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-#[allow(clippy::option_option, reason = "the member, and what it holds")]
 pub struct UserSettingsChange {
     #[serde(default, deserialize_with = "named")]
     pub receipts: Option<Option<bool>>,

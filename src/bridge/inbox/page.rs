@@ -55,7 +55,6 @@ pub struct InboxPage {
 }
 
 /// What to change: a member that is absent stays as it is, null is the default.
-#[expect(clippy::option_option, reason = "the member, and what it holds")]
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InboxSettings {
@@ -76,7 +75,6 @@ pub struct InboxSettings {
 }
 
 /// Tells null from absent.
-#[expect(clippy::option_option, reason = "the member, and what it holds")]
 fn present<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
 where
     D: serde::Deserializer<'de>,

@@ -42,11 +42,17 @@ mod tests {
         fn a_cut_off_text_begins_as_the_whole(text in ".*", escaped in any::<bool>(), cut in 1..400_usize) {
             let mut json = serde_json::to_string(&text).unwrap();
             if escaped {
-                json = json.chars().map(|c| {
-                    let mut units = [0; 2];
-                    if c.is_ascii() { return c.to_string(); }
-                    c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect()
-                }).collect();
+                json = json.chars().fold(String::new(), |mut json, c| {
+                    use std::fmt::Write as _;
+                    if c.is_ascii() {
+                        json.push(c);
+                        return json;
+                    }
+                    for unit in c.encode_utf16(&mut [0; 2]) {
+                        write!(json, "\\u{unit:04x}").unwrap();
+                    }
+                    json
+                });
             }
             let json = json.as_bytes();
             let cut = cut.min(json.len());

@@ -49,7 +49,6 @@ impl<'de, R: DeserializeOwned> Deserialize<'de> for OfDevice<R> {
 }
 
 /// Tells null from absent.
-#[expect(clippy::option_option, reason = "the member, and what it holds")]
 pub(super) fn present<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
 where
     D: Deserializer<'de>,

@@ -66,7 +66,6 @@ impl<'de> Deserialize<'de> for Muted {
 }
 
 /// Tells null from absent.
-#[expect(clippy::option_option, reason = "the member, and what it holds")]
 fn present<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
 where
     D: Deserializer<'de>,

@@ -142,7 +142,8 @@ enum Answer {
 #[derive(Debug)]
 #[expect(
     clippy::struct_field_names,
-    reason = "Session Expiry is a term of MQTT"
+    clippy::struct_excessive_bools,
+    reason = "Session Expiry is a term of MQTT; each of the others is a fact of its own"
 )]
 pub struct Session {
     version: Version,

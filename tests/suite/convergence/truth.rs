@@ -23,7 +23,7 @@ pub(super) async fn rows(pool: &PgPool, user: &str) -> BTreeMap<ConversationId, 
                  where m.conversation_id = p.conversation_id and m.seq > p.read_seq
                    and m.seq >= p.visible_from and m.ordinal is not null
                    and m.sender_id <> p.user_id and m.retract_seq is null
-                   and convert_from(m.extra, 'UTF8')::jsonb -> 'mentions' ? u.subject
+                   and nullif(convert_from(m.extra, 'UTF8'), '')::jsonb -> 'mentions' ? u.subject
                    and exists (select from mentions n where n.conversation_id = m.conversation_id
                                and n.seq = m.seq and n.user_id = p.user_id)) as mentions,
                 (select max(m.seq) from messages m
@@ -61,8 +61,8 @@ pub(super) async fn rows(pool: &PgPool, user: &str) -> BTreeMap<ConversationId, 
 pub(super) async fn thread(pool: &PgPool, id: ConversationId, user: &str) -> Vec<Members> {
     let log = sqlx::query(
         "select m.seq, m.client_message_id as id, s.subject as sender, m.type, m.ref_seq,
-                convert_from(m.body, 'UTF8')::jsonb as body,
-                convert_from(m.extra, 'UTF8')::jsonb as extra,
+                case when m.body = '' then 'null' else convert_from(m.body, 'UTF8')::jsonb end as body,
+                nullif(convert_from(m.extra, 'UTF8'), '')::jsonb as extra,
                 (extract(epoch from m.created_at) * 1000)::bigint as at, p.visible_from
          from messages m
          join users s on s.user_id = m.sender_id
