@@ -379,6 +379,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_operation_is_documented() {
+        let documented = include_str!("../../../docs/operations.md");
+        for operation in all() {
+            let method = format!("{:?}", operation.method).to_uppercase();
+            let row = format!("| `q/{}` | `{method} /v1{}` |", operation.name, operation.path);
+            assert!(documented.contains(&row), "docs/operations.md lacks: {row}");
+        }
+    }
+
     /// Goal: the path and the arguments of an operation say the same.
     #[test]
     fn what_a_path_holds_is_an_argument() {
