@@ -3,6 +3,7 @@
 //! The file of defaults explains every setting; here stand their types and what must hold
 //! between them. Nothing else in the program reads the environment.
 
+mod attachments;
 mod conversation;
 mod presence;
 mod push;
@@ -19,6 +20,7 @@ use config::{Config as Sources, ConfigError, Environment, File, FileFormat};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use attachments::AttachmentsConfig;
 pub use conversation::{ConversationConfig, HistoryDepth};
 pub use presence::PresenceConfig;
 pub use push::{
@@ -42,6 +44,7 @@ pub struct Config {
     pub message: MessageConfig,
     pub presence: PresenceConfig,
     pub conversation: ConversationConfig,
+    pub attachments: AttachmentsConfig,
     pub inbox: InboxConfig,
     pub store: StoreConfig,
     pub push: PushConfig,
@@ -274,6 +277,7 @@ impl Config {
             return Err("mqtt.keep_alive_max must lie between 1s and 65535s".to_owned());
         }
         self.presence.check()?;
+        self.attachments.check()?;
         if let Some(wrong) = self.http.cors_origins.iter().find(|text| !is_origin(text)) {
             return Err(format!(
                 "http.cors_origins: `{wrong}` is neither \"*\" nor an origin as in https://chat.example.com"

@@ -22,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     api::{self, ApiState, Readiness},
-    bridge::{Bridge, Parts, identity::Keys},
+    bridge::{Bridge, Parts, attachments::Attachments, identity::Keys},
     broker::{Broker, tls, websocket},
     config::Config,
     lifecycle::{Lifecycle, Signals},
@@ -162,6 +162,7 @@ async fn build(
         message: config.message.clone(),
         presence: config.presence.clone(),
         conversation: config.conversation,
+        attachments: Attachments::new(&config.attachments).map_err(anyhow::Error::msg)?,
         inbox: config.inbox.clone(),
         push: config.push.clone(),
         limits: config.limits.clone(),

@@ -4,6 +4,7 @@
 //! each connected session.
 
 mod accept;
+pub mod attachments;
 mod batch;
 pub mod blocks;
 mod changes;
@@ -51,6 +52,7 @@ use crate::{
     telemetry::metrics::BridgeMetrics,
 };
 use accept::Work;
+use attachments::Attachments;
 use batch::Incoming;
 use commits::Commits;
 use mailbox::Reply;
@@ -74,6 +76,7 @@ struct Inner {
     receipts: Arc<Receipts>,
     users: Users,
     apps: Apps,
+    attachments: Attachments,
     presence: Arc<Presence>,
     metrics: BridgeMetrics,
     rates: Rates,

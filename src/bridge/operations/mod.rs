@@ -10,6 +10,7 @@
 //! the table: over MQTT it is a PUBLISH to `c/{conversation}/send`.
 
 mod arguments;
+mod attachments;
 mod blocks;
 mod conversations;
 mod devices;
@@ -58,6 +59,7 @@ const ANSWER_BYTES_MAX: usize = 65_536;
 /// Every operation, file by file.
 const TABLES: &[&[Operation]] = &[
     conversations::OPERATIONS,
+    attachments::OPERATIONS,
     groups::OPERATIONS,
     blocks::OPERATIONS,
     inbox::OPERATIONS,
@@ -384,7 +386,10 @@ mod tests {
         let documented = include_str!("../../../docs/operations.md");
         for operation in all() {
             let method = format!("{:?}", operation.method).to_uppercase();
-            let row = format!("| `q/{}` | `{method} /v1{}` |", operation.name, operation.path);
+            let row = format!(
+                "| `q/{}` | `{method} /v1{}` |",
+                operation.name, operation.path
+            );
             assert!(documented.contains(&row), "docs/operations.md lacks: {row}");
         }
     }

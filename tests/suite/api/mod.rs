@@ -1,5 +1,6 @@
 //! REST, over real sockets: what it does, and how it refuses.
 
+mod attachments;
 mod conditions;
 mod conversations;
 mod documents;
@@ -26,6 +27,7 @@ use homing::{
     api::{ApiState, Readiness, router},
     bridge::{
         Bridge, Parts,
+        attachments::Attachments,
         identity::{Keys, NewToken, Secret, issue},
     },
     config::{Config, MessageConfig, Overrides},
@@ -89,6 +91,7 @@ impl Api {
             inbox: config.inbox.clone(),
             message,
             conversation: config.conversation.clone(),
+            attachments: Attachments::new(&config.attachments).unwrap(),
             push: config.push.clone(),
             presence: config.presence.clone(),
             limits: config.limits.clone(),
