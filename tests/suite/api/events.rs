@@ -101,6 +101,24 @@ async fn a_stream_tells_of_messages_as_they_come(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn a_stream_tells_who_types(pool: PgPool) {
+    let api = Api::start(pool).await;
+    let path = api
+        .conversation("alice", json!({"participants": ["bob"]}))
+        .await;
+    let mut stream = Stream::of(&api, "bob").await;
+    let typing = format!("{path}/typing");
+    for is_typing in [true, false] {
+        let answer = api.post("alice", &typing, json!({"typing": is_typing})).await;
+        assert_eq!(answer.status, 204, "{}", answer.text);
+        let seen = stream.next("typing").await;
+        assert!(path.ends_with(seen.data["conversation"].as_str().unwrap()));
+        let told = &seen.data["typing"];
+        assert_eq!((&told["user"], &told["typing"]), (&json!("alice"), &json!(is_typing)));
+    }
+}
+
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
 async fn who_comes_back_is_told_what_to_ask_for(pool: PgPool) {
     let api = Api::start(pool).await;
     for (id, since) in [
