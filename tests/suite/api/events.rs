@@ -109,12 +109,17 @@ async fn a_stream_tells_who_types(pool: PgPool) {
     let mut stream = Stream::of(&api, "bob").await;
     let typing = format!("{path}/typing");
     for is_typing in [true, false] {
-        let answer = api.post("alice", &typing, json!({"typing": is_typing})).await;
+        let answer = api
+            .post("alice", &typing, json!({"typing": is_typing}))
+            .await;
         assert_eq!(answer.status, 204, "{}", answer.text);
         let seen = stream.next("typing").await;
         assert!(path.ends_with(seen.data["conversation"].as_str().unwrap()));
         let told = &seen.data["typing"];
-        assert_eq!((&told["user"], &told["typing"]), (&json!("alice"), &json!(is_typing)));
+        assert_eq!(
+            (&told["user"], &told["typing"]),
+            (&json!("alice"), &json!(is_typing))
+        );
     }
 }
 

@@ -149,15 +149,15 @@ impl Client {
         self.threads.entry(id).or_insert_with(|| Thread::new(me))
     }
 
-    /// Asks for a page of the inbox over REST.
+    /// Asks for the inbox over REST: what is shown at first, and the archive.
     pub(super) async fn fetch_inbox(&mut self, broker: &TestBroker) {
-        let (status, page) = broker
-            .request(Method::GET, &self.user, "/v1/inbox?limit=100", None)
-            .await;
-        assert_eq!(status, 200, "{page}");
-        self.as_of = self.as_of.or(page["as_of"].as_i64());
-        for row in page["conversations"].as_array().unwrap() {
-            self.arrived.push(Piece::Row(members(row.clone())));
+        for path in ["/v1/inbox?limit=100", "/v1/inbox?limit=100&archived=true"] {
+            let (status, page) = broker.request(Method::GET, &self.user, path, None).await;
+            assert_eq!(status, 200, "{page}");
+            self.as_of = self.as_of.or(page["as_of"].as_i64());
+            for row in page["conversations"].as_array().unwrap() {
+                self.arrived.push(Piece::Row(members(row.clone())));
+            }
         }
     }
 
