@@ -61,7 +61,7 @@ pub(super) async fn rows(pool: &PgPool, user: &str) -> BTreeMap<ConversationId, 
 pub(super) async fn thread(pool: &PgPool, id: ConversationId, user: &str) -> Vec<Members> {
     let log = sqlx::query(
         "select m.seq, m.client_message_id as id, s.subject as sender, m.type, m.ref_seq,
-                convert_from(m.body, 'UTF8')::jsonb as body,
+                convert_from(nullif(m.body, ''), 'UTF8')::jsonb as body,
                 convert_from(m.extra, 'UTF8')::jsonb as extra,
                 (extract(epoch from m.created_at) * 1000)::bigint as at, p.visible_from
          from messages m
@@ -83,7 +83,8 @@ pub(super) async fn thread(pool: &PgPool, id: ConversationId, user: &str) -> Vec
         let seq: i64 = row.get("seq");
         let (kind, sender): (String, String) = (row.get("type"), row.get("sender"));
         let (target, at): (Option<i64>, i64) = (row.get("ref_seq"), row.get("at"));
-        let body: Value = row.get("body");
+        // Nothing is left of what was erased.
+        let body = row.get::<Option<Value>, _>("body").unwrap_or_default();
         if !["edit", "retract", "reaction"].contains(&kind.as_str()) {
             let entry = json!({"seq": seq, "id": row.get::<String, _>("id"), "from": sender, "at": at,
                 "type": kind, "body": body, "version": seq});

@@ -233,15 +233,23 @@ async fn what_the_sender_does_not_see_cannot_be_changed(pool: PgPool) {
         apply(&mut conn, &[react("5", 2)]).await,
         [Outcome::NoMessage]
     );
-    sqlx::query("update participants set role = 'readonly' where user_id = $1")
-        .bind(bob.0.0)
+    sqlx::query("update conversations set first_seq = 1")
         .execute(&mut conn)
         .await
         .unwrap();
-    assert_eq!(
-        apply(&mut conn, &[react("6", 2)]).await,
-        [Outcome::NotParticipant]
-    );
+    for so in ["role = 'readonly'", "role = 'member', left_seq = 4"] {
+        let statement = format!("update participants set {so} where user_id = $1");
+        sqlx::query(sqlx::AssertSqlSafe(statement))
+            .bind(bob.0.0)
+            .execute(&mut conn)
+            .await
+            .unwrap();
+        assert_eq!(
+            apply(&mut conn, &[react("6", 2)]).await,
+            [Outcome::NotParticipant],
+            "{so}"
+        );
+    }
 }
 
 /// Messages and changes of several connections at once, to the same two conversations.
