@@ -147,6 +147,9 @@ $$;
 -- message are replaced if the edit has a list of them, be it an empty one. outcome: as of
 -- append_batch, and 7 there is no such message for the sender, 8 it is somebody else's, 9 it is
 -- retracted or has expired, 10 it has `reaction_keys_max` sorts of reactions already.
+--
+-- A reaction that changes nothing is a repeat (1): of the entry that gave it, or, where there is
+-- none to take back, with the sequence of the message.
 create function append_changes(
     conversation_ids uuid[], sender_ids bigint[], sender_devices bigint[], client_message_ids text[],
     types text[], content_formats smallint[], bodies bytea[], extras bytea[], ref_seqs bigint[],
@@ -190,7 +193,8 @@ begin
         where p.conversation_id = change.conversation_id and p.user_id = change.sender_id
           and p.left_seq is null and p.role <> 'readonly';
         -- Locked before anything that hangs on it, as where contents are erased.
-        select m.seq, m.sender_id, m.ordinal, m.retract_seq, m.content_format, m.expires_at into target
+        select m.seq, m.created_at, m.sender_id, m.ordinal, m.retract_seq, m.content_format, m.expires_at
+        into target
         from messages m
         where m.conversation_id = change.conversation_id and m.seq = change.ref_seq for no key update;
 
@@ -218,6 +222,21 @@ begin
             where r.conversation_id = change.conversation_id and r.seq = change.ref_seq
         ) >= reaction_keys_max then
             verdict := 10;
+        end if;
+        -- Given twice, or taken back and not there: as if it had been sent before. Whoever
+        -- counts reactions by the entries of the log counts each of them once.
+        if verdict = 0 and change.type = 'reaction' then
+            select m.seq, m.created_at into earlier
+            from reactions r
+            join messages m on m.conversation_id = r.conversation_id and m.seq = r.at_seq
+            where r.conversation_id = change.conversation_id and r.seq = change.ref_seq
+              and r.key = change.reaction_key and r.user_id = change.sender_id;
+            if change.is_removal = (earlier.seq is null) then
+                verdict := 1;
+                if change.is_removal then
+                    select target.seq, target.created_at into earlier;
+                end if;
+            end if;
         end if;
 
         if verdict = 0 then
@@ -273,16 +292,16 @@ begin
                       and r.key = change.reaction_key and r.user_id = change.sender_id;
                 else
                     insert into reactions (conversation_id, seq, key, user_id, at_seq)
-                    values (change.conversation_id, change.ref_seq, change.reaction_key, change.sender_id, place)
-                    on conflict (conversation_id, seq, key, user_id) do update set at_seq = excluded.at_seq;
+                    values (change.conversation_id, change.ref_seq, change.reaction_key, change.sender_id, place);
                 end if;
             end if;
         end if;
 
         item := change.item;
         outcome := verdict;
-        seq := case verdict when 0 then place else earlier.seq end;
-        at_millis := (extract(epoch from coalesce(earlier.created_at, stored_at)) * 1000)::bigint;
+        seq := case verdict when 0 then place when 1 then earlier.seq end;
+        at_millis := (extract(epoch from case verdict when 1 then earlier.created_at else stored_at end)
+                      * 1000)::bigint;
         members_version := coalesce(conversation.members_version, 0);
         return next;
     end loop;

@@ -223,6 +223,10 @@ impl Follower {
                 let payload = String::from_utf8_lossy(&receipt.payload);
                 self.say("receipt", &of(receipt.conversation, "receipt", &payload));
             }
+            Event::Typing(typing) => {
+                let payload = String::from_utf8_lossy(&typing.payload);
+                self.say("typing", &of(typing.conversation, "typing", &payload));
+            }
             Event::Mine { topic, payload } => {
                 let payload = String::from_utf8_lossy(&payload);
                 match topic {

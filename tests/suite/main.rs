@@ -31,6 +31,7 @@ mod receipts;
 mod receipts_counts;
 mod receipts_status;
 mod reconcile;
+mod refusals;
 mod requests;
 mod sessions;
 mod sign_out;

@@ -122,6 +122,16 @@ async fn what_is_foreign_is_unknown_and_what_was_left_is_removed(pool: PgPool) {
     assert_eq!(told, gone);
     let held = json!({"conversation": group, "seq": left, "version": gone["version"]});
     assert_eq!(about(&broker, "bob", held).await.0, Value::Null);
+    // Who shows no row is told that there is none any more.
+    let held = json!({"conversation": group, "seq": left});
+    let (difference, told) = about(&broker, "bob", held).await;
+    assert_eq!((difference, told), (json!({"removed": true}), gone.clone()));
+    // Nor is it said whether a hash of what came later is right.
+    let path = format!("/{group}/hash?to={}", left + 1);
+    let (_, hash) = broker.rest(Method::GET, "alice", &path, None).await;
+    let held =
+        json!({"conversation": group, "seq": left, "version": gone["version"], "hash": hash});
+    assert_eq!(about(&broker, "bob", held).await.0["mismatch"], true);
     broker.stop().await;
 }
 
@@ -148,13 +158,28 @@ async fn entries_that_are_gone_are_a_gap(pool: PgPool) {
         json!({"from": 2, "to": 3, "reason": "retention"})
     );
     assert_eq!(difference["behind"]["from"], 4);
-    change("update conversations set first_seq = 1; update participants set visible_from = 3")
-        .await;
+    change(
+        "update conversations set first_seq = 1;
+         update participants p set visible_from = 3 from users u
+         where u.user_id = p.user_id and u.subject = 'bob'",
+    )
+    .await;
     let (difference, _) = about(&broker, "bob", held).await;
     assert_eq!(
         difference["gap"],
         json!({"from": 2, "to": 2, "reason": "membership"})
     );
+    // Who holds nothing lacks nothing of it.
+    let held = json!({"conversation": group, "seq": 0});
+    let (difference, _) = about(&broker, "bob", held).await;
+    assert_eq!(difference["gap"], Value::Null);
+    assert_eq!(difference["behind"]["from"], 3);
+    // Nor is it said whether a hash of what was before is right.
+    let path = format!("/{group}/hash?to=2");
+    let (_, hash) = broker.rest(Method::GET, "alice", &path, None).await;
+    let held = json!({"conversation": group, "seq": 4, "hash": hash});
+    let (difference, _) = about(&broker, "bob", held.clone()).await;
+    assert_eq!(difference["mismatch"], true, "{held}");
     broker.stop().await;
 }
 
@@ -181,6 +206,19 @@ async fn what_changed_since_is_told_unasked(pool: PgPool) {
     let told = answer["conversations"].as_array().unwrap();
     assert_eq!(told.len(), 1, "{answer}");
     assert_eq!(told[0]["row"], row(&broker, "bob", &groups[1]).await);
+    broker.stop().await;
+}
+
+/// Goal: an answer has a bound, and says where the rest is.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn more_changes_than_fit_are_elsewhere(pool: PgPool) {
+    let broker = TestBroker::start(&pool).await;
+    for _ in 0..101 {
+        broker.conversation(&["alice", "bob"]).await;
+    }
+    let (_, answer) = ask(&broker, "bob", json!({"since": 0})).await;
+    assert_eq!(answer["conversations"].as_array().unwrap().len(), 100);
+    assert_eq!(answer["more"], "/v1/inbox?changed_since=0");
     broker.stop().await;
 }
 

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Asks with QoS 1, and takes the answer on me/device and the PUBACK after it.
-async fn ask(wire: &mut Wire, operation: &str, arguments: &Value) -> Value {
+pub(crate) async fn ask(wire: &mut Wire, operation: &str, arguments: &Value) -> Value {
     let payload = arguments.to_string();
     let topic = format!("q/{operation}");
     let packet_id = wire.publish(&topic, payload.as_bytes()).await;

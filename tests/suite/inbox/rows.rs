@@ -94,6 +94,18 @@ async fn the_last_message_is_shown_as_it_is_now(pool: PgPool) {
         post(&broker, "alice", group, &message).await;
         assert_eq!(last().await["preview"], Value::Null, "{id}");
     }
+
+    say(&broker, "alice", group, "6").await;
+    assert!(last().await["preview"].is_string());
+    sqlx::query("update messages set expires_at = now() where client_message_id = '6'")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let shown = last().await;
+    assert_eq!(
+        (&shown["preview"], &shown["expired"]),
+        (&Value::Null, &json!(true))
+    );
     broker.stop().await;
 }
 

@@ -92,22 +92,27 @@ async fn a_retraction_erases_the_message_and_its_edits(pool: PgPool) {
     broker.stop().await;
 }
 
-/// Goal: of every user and key there is one reaction, however often it is given and taken.
+/// Goal: of every user and key there is one reaction. One that changes nothing leaves no entry,
+/// for devices count reactions by the entries: it is answered with the one that says so.
 #[sqlx::test(migrator = "MIGRATOR")]
 async fn there_is_one_reaction_of_each_user_and_key(pool: PgPool) {
     let broker = TestBroker::start(&pool).await;
     let group = broker.conversation(&["alice", "bob"]).await;
     post(&broker, "alice", &group, &text("1", "hi")).await;
-    let taken =
-        json!({"id": "b3", "type": "reaction", "ref": 1, "body": {"key": "👍", "remove": true}});
-    for (user, message) in [
-        ("alice", reaction("a1", 1, "👍")),
-        ("bob", reaction("b1", 1, "👍")),
-        ("bob", reaction("b2", 1, "👍")),
-        ("bob", reaction("b4", 1, "🎉")),
-        ("bob", taken),
+    let take = |id: &str| json!({"id": id, "type": "reaction", "ref": 1, "body": {"key": "👍", "remove": true}});
+    for (user, message, answer) in [
+        ("bob", take("b0"), (200, 1)),
+        ("alice", reaction("a1", 1, "👍"), (201, 2)),
+        ("bob", take("b1"), (200, 1)),
+        ("bob", reaction("b2", 1, "👍"), (201, 3)),
+        ("bob", reaction("b3", 1, "👍"), (200, 3)),
+        ("bob", reaction("b4", 1, "🎉"), (201, 4)),
+        ("bob", take("b5"), (201, 5)),
+        ("bob", take("b6"), (200, 1)),
     ] {
-        assert_eq!(post(&broker, user, &group, &message).await.0, 201);
+        let (status, body) = post(&broker, user, &group, &message).await;
+        assert_eq!((status, body["seq"].as_i64()), (answer.0, Some(answer.1)));
+        assert_eq!(body["duplicate"] == true, status == 200, "{message}");
     }
     let reactions: Vec<(String, String, i64)> = sqlx::query_as(
         "select u.subject, r.key, r.at_seq from reactions r join users u using (user_id)
@@ -120,14 +125,27 @@ async fn there_is_one_reaction_of_each_user_and_key(pool: PgPool) {
         reactions,
         [
             ("alice".to_owned(), "👍".to_owned(), 2),
-            ("bob".to_owned(), "🎉".to_owned(), 5)
+            ("bob".to_owned(), "🎉".to_owned(), 4)
         ]
     );
     let version: i64 = sqlx::query_scalar("select version from messages where seq = 1")
         .fetch_one(&pool)
         .await
         .unwrap();
-    assert_eq!(version, 6);
+    assert_eq!(version, 5);
+
+    // Over MQTT as well; and what was not stored is told to nobody.
+    let mut phone = broker.device("alice", "phone").await;
+    let mut other = broker.listener("bob", "phone").await;
+    assert_eq!(send(&mut phone, &group, &reaction("m1", 1, "🎉")).await, 6);
+    assert_eq!(send(&mut phone, &group, &reaction("m2", 1, "🎉")).await, 6);
+    assert_eq!(send(&mut phone, &group, &text("m3", "next")).await, 7);
+    for id in ["m1", "m3"] {
+        let delivery = other.delivery().await;
+        assert_eq!(delivery.json()["id"], id);
+        other.acknowledge(delivery.packet_id).await;
+    }
+    assert_eq!(entries(&broker, "bob", &group).await.len(), 7);
     broker.stop().await;
 }
 

@@ -118,7 +118,17 @@ async fn changes_are_refused_with_their_reason(pool: PgPool) {
             .await;
     }
     assert_eq!(entries(&alice.broker, "alice", &group).await.len(), before);
-    // The owner takes back what others said.
+    // Owners and admins take back what others said, each other's too.
+    for (id, role) in [("7", "admin"), ("8", "owner")] {
+        let said = text(id, "alice's");
+        let (_, said) = post(&alice.broker, "alice", &group, &said).await;
+        let path = format!("/{group}/participants/bob");
+        let role = Some(json!({"role": role}));
+        let put = alice.broker.rest(Method::PUT, "alice", &path, role);
+        assert_eq!(put.await.0, 200);
+        let taken = retract(&format!("bob {id}"), said["seq"].as_i64().unwrap());
+        assert_eq!(post(&alice.broker, "bob", &group, &taken).await.0, 201);
+    }
     assert_eq!(
         post(&alice.broker, "alice", &group, &retract("9", 5))
             .await

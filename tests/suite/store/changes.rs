@@ -160,6 +160,49 @@ async fn a_repeated_change_keeps_its_sequence(pool: PgPool) {
     );
 }
 
+/// Goal: of one batch too, the second of two equal reactions is the first one again.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn a_reaction_that_changes_nothing_is_not_stored(pool: PgPool) {
+    let mut conn = writer(&pool).await;
+    let (alice, bob) = (user(&mut conn, "alice").await, user(&mut conn, "bob").await);
+    let conversation = group(&mut conn, &[&alice, &bob]).await;
+    fill(&mut conn, conversation, &alice, 2).await;
+    let take = |sender: &User, id: &str| {
+        let mut change = change(conversation, sender, "reaction", id, 2);
+        change.content.body = r#"{"key":"x","remove":true}"#.into();
+        change
+    };
+    let give = |sender: &User, id: &str| change(conversation, sender, "reaction", id, 2);
+
+    let outcomes = apply(
+        &mut conn,
+        &[
+            give(&alice, "1"),
+            take(&bob, "1"),
+            give(&alice, "2"),
+            give(&bob, "2"),
+            take(&alice, "3"),
+            take(&alice, "4"),
+            give(&alice, "5"),
+        ],
+    )
+    .await;
+
+    let duplicate = |seq| Outcome::Duplicate {
+        sequence: sequence(seq),
+    };
+    let sequences: Vec<_> = [0, 3, 4, 6].map(|place| stored(outcomes[place])).into();
+    assert_eq!(sequences, [3, 4, 5, 6]);
+    assert_eq!(
+        [outcomes[1], outcomes[2], outcomes[5]],
+        [duplicate(2), duplicate(3), duplicate(2)]
+    );
+    let log = read_after(&mut conn, conversation, alice.0, 0, 9)
+        .await
+        .unwrap();
+    assert_eq!(log.len(), 6);
+}
+
 /// Who came late, or came back, changes nothing of before; nor does who left or only reads.
 #[sqlx::test(migrator = "homing::store::MIGRATOR")]
 async fn what_the_sender_does_not_see_cannot_be_changed(pool: PgPool) {
@@ -190,15 +233,23 @@ async fn what_the_sender_does_not_see_cannot_be_changed(pool: PgPool) {
         apply(&mut conn, &[react("5", 2)]).await,
         [Outcome::NoMessage]
     );
-    sqlx::query("update participants set role = 'readonly' where user_id = $1")
-        .bind(bob.0.0)
+    sqlx::query("update conversations set first_seq = 1")
         .execute(&mut conn)
         .await
         .unwrap();
-    assert_eq!(
-        apply(&mut conn, &[react("6", 2)]).await,
-        [Outcome::NotParticipant]
-    );
+    for so in ["role = 'readonly'", "role = 'member', left_seq = 4"] {
+        let statement = format!("update participants set {so} where user_id = $1");
+        sqlx::query(sqlx::AssertSqlSafe(statement))
+            .bind(bob.0.0)
+            .execute(&mut conn)
+            .await
+            .unwrap();
+        assert_eq!(
+            apply(&mut conn, &[react("6", 2)]).await,
+            [Outcome::NotParticipant],
+            "{so}"
+        );
+    }
 }
 
 /// Messages and changes of several connections at once, to the same two conversations.
