@@ -167,7 +167,7 @@ struct Attachment {
 
 impl Bridge {
     /// A place for something that the caller wants to attach to a message.
-    pub async fn sign_upload(&self, upload: &Upload) -> Result<UploadUrl, ConversationError> {
+    pub fn sign_upload(&self, upload: &Upload) -> Result<UploadUrl, ConversationError> {
         self.0.attachments.signer()?.upload(upload)
     }
 

@@ -295,7 +295,8 @@ pub async fn role(
     .transpose()
 }
 
-/// How many messages of others the user may see and has not read; at most [`UNREAD_MAX`].
+/// How many messages of others the user may see and has not read, without those that are gone;
+/// at most [`UNREAD_MAX`].
 pub async fn unread(
     conn: &mut PgConnection,
     conversation: ConversationId,
@@ -305,10 +306,15 @@ pub async fn unread(
         r#"select count(*) as "unread!"
            from participants p
            cross join lateral (
+               select c.first_seq from conversations c where c.conversation_id = $1 limit 1
+           ) c
+           cross join lateral (
                select from messages m
-               where m.conversation_id = $1 and m.seq > greatest(p.read_seq, p.joined_seq - 1)
+               where m.conversation_id = $1
+                 and m.seq > greatest(p.read_seq, p.visible_from - 1, c.first_seq - 1)
                  and m.seq <= coalesce(p.left_seq, 9223372036854775807)
-                 and m.ordinal is not null and m.sender_id <> $2 and m.retract_seq is null
+                 and is_unread(m.ordinal, m.sender_id, m.retract_seq, m.content_format, m.expires_at,
+                               $2, now())
                order by m.seq limit $3
            ) m
            where p.conversation_id = $1 and p.user_id = $2"#,

@@ -40,7 +40,7 @@ struct DownloadArguments {
 }
 
 async fn upload(ask: Ask<'_>, upload: Upload) -> Result<Answer, OperationError> {
-    created(&ask.bridge.sign_upload(&upload).await?)
+    created(&ask.bridge.sign_upload(&upload)?)
 }
 
 async fn download(

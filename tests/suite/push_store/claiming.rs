@@ -318,6 +318,29 @@ async fn the_badge_is_what_is_unread_and_not_muted(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn the_badge_leaves_out_what_is_gone(pool: PgPool) {
+    let mut scene = Scene::new(&pool).await;
+    for at in 0..6 {
+        scene.say("", at).await;
+    }
+    scene.retract(1).await;
+    scene
+        .run("update messages set expires_at = created_at where seq = 2")
+        .await;
+    scene
+        .run("update messages set content_format = -1 where seq = 3")
+        .await;
+    scene
+        .run("update messages set expires_at = 'infinity' where seq = 4")
+        .await;
+    scene.arm(Pass::Early, 6, 6, 2000).await;
+
+    let job = scene.claim_one(2000).await;
+
+    assert_eq!(job.badge, Some(3), "the fourth, the fifth and the sixth");
+}
+
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
 async fn two_workers_never_claim_the_same_job(pool: PgPool) {
     let mut scene = Scene::new(&pool).await;
     let (alice, bob) = (scene.alice.clone(), scene.bob.clone());

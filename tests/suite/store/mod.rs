@@ -12,6 +12,7 @@ mod schema;
 mod sessions;
 mod signs;
 mod standings;
+mod unread;
 mod users;
 
 use std::time::Duration;

@@ -310,7 +310,7 @@ async fn connecting_and_catching_up_find_their_rows_by_index(pool: PgPool) {
     conversations::unread(&mut tx, conversation, alice.0)
         .await
         .unwrap();
-    meter.check(&mut tx, "conversations::unread", 51).await;
+    meter.check(&mut tx, "conversations::unread", 52).await;
     cursors::forget(&mut tx, opened.device, Coverage::Only(&[second]))
         .await
         .unwrap();
