@@ -72,10 +72,14 @@ language sql stable as $$
     ) s
     -- The other one of a direct conversation.
     left join lateral (
-        select u.subject from participants o join users u on u.user_id = o.user_id
-        where c.kind = 'direct' and o.conversation_id = p.conversation_id
-          and o.user_id <> p.user_id
-        order by o.user_id limit 1
+        select u.subject
+        from (
+            select o.user_id from participants o
+            where c.kind = 'direct' and o.conversation_id = p.conversation_id
+              and o.user_id <> p.user_id
+            order by o.user_id limit 1
+        ) o
+        cross join lateral (select u.subject from users u where u.user_id = o.user_id limit 1) u
     ) o on true
     -- The newest message, with its newest content. The beginning is enough for a preview.
     left join lateral (
@@ -87,10 +91,13 @@ language sql stable as $$
                      and e.content_format = 0 and substring(e.body for 1) = '"'
                    limit 1
                ) end as body
-        from messages m join users u on u.user_id = m.sender_id
-        where p.left_seq is null and c.last_message_seq >= s.low
-          and m.conversation_id = p.conversation_id and m.seq = c.last_message_seq
-        limit 1
+        from (
+            select m.* from messages m
+            where p.left_seq is null and c.last_message_seq >= s.low
+              and m.conversation_id = p.conversation_id and m.seq = c.last_message_seq
+            limit 1
+        ) m
+        cross join lateral (select u.subject from users u where u.user_id = m.sender_id limit 1) u
     ) m on true
     where p.user_id = owner and p.conversation_id = conversation
 $$;

@@ -76,7 +76,7 @@ enum Command {
 /// Runs the command that the process was started with.
 pub(crate) async fn run() -> ExitCode {
     let Cli { sources, command } = Cli::parse();
-    match dispatch(&sources, command).await {
+    match Box::pin(dispatch(&sources, command)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }

@@ -140,7 +140,7 @@ async fn settle_plans(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "select set_config(s.name, s.value, false) from (values
             ('plan_cache_mode', 'force_generic_plan'), ('jit', 'off'), ('enable_seqscan', 'off'),
-            ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'),
+            ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('enable_memoize', 'off'),
             ('default_transaction_isolation', 'read committed')) as s (name, value)"
     )
     .fetch_all(conn)

@@ -33,7 +33,7 @@ pub(crate) enum Job {
         device: Device,
         connection: u64,
         ticket: u64,
-        content: Content,
+        content: Box<Content>,
     },
     /// The user joins, or leaves.
     Change(User),

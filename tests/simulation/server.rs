@@ -260,7 +260,7 @@ impl World {
                         device,
                         connection: connection.id,
                         ticket: ticket.0,
-                        content,
+                        content: Box::new(content),
                     });
                 }
                 Action::Request(_) => unreachable!("no device asks for anything"),

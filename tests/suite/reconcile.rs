@@ -143,12 +143,8 @@ async fn entries_that_are_gone_are_a_gap(pool: PgPool) {
         say(&broker, group, id).await;
     }
     let change = async |sql: &str| {
-        drop(
-            sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()))
-                .execute(&pool)
-                .await
-                .unwrap(),
-        )
+        let done = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()));
+        done.execute(&pool).await.unwrap();
     };
     change("update conversations set first_seq = 4").await;
     let held = json!({"conversation": group, "seq": 1});

@@ -51,13 +51,14 @@ impl Stream {
                 let mut seen = Seen::default();
                 for line in block.lines() {
                     match line.split_once(": ") {
-                        Some(("event", name)) => seen.name = name.to_owned(),
-                        Some(("id", id)) => seen.id = id.to_owned(),
+                        Some(("event", name)) => name.clone_into(&mut seen.name),
+                        Some(("id", id)) => id.clone_into(&mut seen.id),
                         Some(("data", data)) => seen.data = serde_json::from_str(data).unwrap(),
                         _ => {}
                     }
                 }
-                self.text = rest.to_owned();
+                let rest = rest.to_owned();
+                self.text = rest;
                 return Some(seen);
             }
             let chunk = within("an event", self.response.chunk()).await.unwrap()?;

@@ -90,7 +90,7 @@ impl Api {
             store: config.store.clone(),
             inbox: config.inbox.clone(),
             message,
-            conversation: config.conversation.clone(),
+            conversation: config.conversation,
             attachments: Attachments::new(&config.attachments).unwrap(),
             push: config.push.clone(),
             presence: config.presence.clone(),

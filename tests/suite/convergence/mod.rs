@@ -18,6 +18,10 @@ use world::World;
 const STEPS: usize = 150;
 
 /// `CONVERGENCE_SEED=7` repeats one run, `CONVERGENCE_RUNS=50` makes more of them.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how much is run is said to the test, not to the product"
+)]
 fn seeds() -> std::ops::Range<u64> {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
     match number("CONVERGENCE_SEED") {

@@ -106,7 +106,9 @@ async fn refusals_from_before_a_restart_count_and_are_forgiven(pool: PgPool) {
         let fault = Fault::refuse(400, "BadDeviceToken");
         stage.providers.script(token, [fault]);
     };
-    tokens.iter().for_each(|token| refuse(&stage, token));
+    for token in &tokens {
+        refuse(&stage, token);
+    }
     stage.say("1").await;
     let dead = async |stage: &Stage| -> i64 {
         let dead = "select count(*) from push_tokens where dead_since is not null";
