@@ -71,7 +71,7 @@ async fn a_token_that_ends_ends_the_connection_after_a_warning(pool: PgPool) {
     let mut phone = broker.open().await;
     let connack = phone.connect(Connect::v5("phone", &brief).expiry(60)).await;
     assert_eq!(connack.code, 0);
-    phone.subscribe(&["me/#"]).await;
+    phone.subscribe(&["me/device"]).await;
     let warning = phone.delivery().await;
     assert_eq!(warning.topic, "me/device");
     assert_eq!(warning.json()["event"], "token_expires");
