@@ -1,10 +1,11 @@
 -- What the payloads of a device are written in is read where its session is opened.
 
--- As before; it also answers the format of the device.
+-- As before; it also answers the format of the device, and nothing to a token that was issued (in
+-- seconds since 1970; null is unknown) before the device was signed out.
 drop function open_session(bigint, text, boolean, bigint, text);
 
 create function open_session(
-    owner_id bigint, client text, clean_start boolean, expiry bigint, node_name text
+    owner_id bigint, client text, clean_start boolean, expiry bigint, node_name text, issued_at bigint
 )
 returns table (device_id bigint, generation bigint, is_present boolean, subscriptions jsonb, inflight jsonb,
                format text)
@@ -13,10 +14,15 @@ language plpgsql as $$
 declare
     device bigint;
     wanted text;
+    signed_out timestamptz;
     earlier sessions%rowtype;
     resumes boolean;
 begin
-    select d.device_id, d.format into device, wanted from devices d where d.user_id = owner_id and d.client_id = client;
+    select d.device_id, d.format, d.signed_out_at into device, wanted, signed_out
+    from devices d where d.user_id = owner_id and d.client_id = client;
+    if signed_out is not null and coalesce(to_timestamp(issued_at) < signed_out, true) then
+        return;
+    end if;
     if device is null then
         insert into devices (user_id, client_id) values (owner_id, client)
         on conflict (user_id, client_id) do nothing;

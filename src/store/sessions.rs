@@ -58,15 +58,10 @@ pub async fn open(
     session: &OpenSession<'_>,
 ) -> Result<Opened, StoreError> {
     let row = sqlx::query!(
-        r#"with welcome as materialized (
-               select $1::bigint as user_id where not exists (
-                   select 1 from devices d
-                   where d.user_id = $1 and d.client_id = $2 and d.signed_out_at is not null
-                     and coalesce(to_timestamp($6::bigint) < d.signed_out_at, true)))
-           select o.device_id as "device_id!", o.generation as "generation!",
-                  o.is_present as "is_present!", o.subscriptions as "subscriptions!",
-                  o.inflight as "inflight!: Json<Vec<InflightRow>>", o.format as "format!"
-           from welcome w cross join lateral open_session(w.user_id, $2, $3, $4, $5) o"#,
+        r#"select device_id as "device_id!", generation as "generation!",
+                  is_present as "is_present!", subscriptions as "subscriptions!",
+                  inflight as "inflight!: Json<Vec<InflightRow>>", format as "format!"
+           from open_session($1, $2, $3, $4, $5, $6)"#,
         session.user.0,
         session.client_id,
         session.clean_start,

@@ -268,7 +268,7 @@ async fn connecting_and_catching_up_find_their_rows_by_index(pool: PgPool) {
         .unwrap();
     meter.check(&mut tx, "users::ensure", 1).await;
     let opened = device(&mut tx, &alice).await;
-    meter.check(&mut tx, "sessions::open and persist", 6).await;
+    meter.check(&mut tx, "sessions::open and persist", 5).await;
     sessions::save_inflight(&mut tx, &[(opened.device, opened.generation, window)])
         .await
         .unwrap();
