@@ -24,9 +24,14 @@ pub use receipts::{MessageStatus, Receipts, UserPage};
 pub use roster::{PRESENT_MAX, PresentShown, Roster};
 pub use shown::{PageShown, PageWanted, Shown};
 
+pub(super) use {reading::conversation, roster::participant};
+
+use sqlx::PgConnection;
+
 use super::{
     Accepted, Bridge, BridgeError, Refusal,
     changes::{Change, User, What},
+    condition::{Condition, NotMet},
     identity::Identity,
 };
 use crate::{
@@ -109,6 +114,12 @@ impl From<BridgeError> for ConversationError {
     }
 }
 
+impl From<NotMet> for ConversationError {
+    fn from(not_met: NotMet) -> Self {
+        Self::Refused(ProblemKind::PreconditionFailed, not_met.to_string())
+    }
+}
+
 impl From<Refusal> for ConversationError {
     fn from(refusal: Refusal) -> Self {
         let kind = match refusal {
@@ -184,9 +195,15 @@ impl Bridge {
         conversation: ConversationId,
         name: &Subject,
     ) -> Result<View, ConversationError> {
-        let mut conn = self.pool().acquire().await?;
-        view::of(&mut conn, conversation, name)
-            .await?
-            .ok_or(ConversationError::NotFound)
+        look(&mut *self.pool().acquire().await?, conversation, name).await
     }
+}
+
+async fn look(
+    conn: &mut PgConnection,
+    conversation: ConversationId,
+    name: &Subject,
+) -> Result<View, ConversationError> {
+    let view = view::of(conn, conversation, name).await?;
+    view.ok_or(ConversationError::NotFound)
 }

@@ -1,9 +1,11 @@
 //! Reading a conversation: what it is, and its log.
 
-use super::{Bridge, Caller, ConversationError};
+use sqlx::PgConnection;
+
+use super::{Bridge, Caller, ConversationError, Shown, look};
 use crate::{
     domain::{ids::ConversationId, message::SharedEntry},
-    store::{conversations, messages, view::View},
+    store::{conversations, messages},
 };
 
 /// Which part of a log is wanted. Both give the entries in ascending order.
@@ -24,24 +26,13 @@ pub struct Page {
 }
 
 impl Bridge {
-    /// The conversation as the caller sees it, and how many messages in it wait to be read.
-    /// An administrator sees it without taking part.
+    /// The conversation as the caller sees it. An administrator sees it without taking part.
     pub async fn conversation(
         &self,
         caller: &Caller,
         conversation: ConversationId,
-    ) -> Result<(View, i64), ConversationError> {
-        let view = self.look(conversation, &caller.subject).await?;
-        if view.current().is_none() {
-            return if caller.is_admin {
-                Ok((view, 0))
-            } else {
-                Err(ConversationError::NotFound)
-            };
-        }
-        let mut conn = self.pool().acquire().await?;
-        let unread = conversations::unread(&mut conn, conversation, caller.user).await?;
-        Ok((view, unread))
+    ) -> Result<Shown, ConversationError> {
+        self::conversation(&mut *self.pool().acquire().await?, caller, conversation).await
     }
 
     /// A part of the log, at most `limit` entries of it.
@@ -75,4 +66,21 @@ impl Bridge {
             has_more: surplus > 0,
         })
     }
+}
+
+/// What [`Bridge::conversation`] answers.
+pub(in crate::bridge) async fn conversation(
+    conn: &mut PgConnection,
+    caller: &Caller,
+    conversation: ConversationId,
+) -> Result<Shown, ConversationError> {
+    let view = look(conn, conversation, &caller.subject).await?;
+    let unread = if view.current().is_some() {
+        conversations::unread(conn, conversation, caller.user).await?
+    } else if caller.is_admin {
+        0
+    } else {
+        return Err(ConversationError::NotFound);
+    };
+    Ok(Shown::new(conversation, view, unread))
 }

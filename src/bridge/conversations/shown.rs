@@ -44,11 +44,7 @@ struct Own {
 }
 
 impl Shown {
-    /// What [`Bridge::conversation`] answers.
-    ///
-    /// [`Bridge::conversation`]: crate::bridge::Bridge::conversation
-    #[must_use]
-    pub fn new(id: ConversationId, view: View, unread: i64) -> Self {
+    pub(super) fn new(id: ConversationId, view: View, unread: i64) -> Self {
         let own = view.current().map(|participation| Own {
             role: participation.role.as_str(),
             delivered: participation.delivered,

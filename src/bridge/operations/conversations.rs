@@ -110,8 +110,7 @@ async fn create(ask: Ask<'_>, arguments: CreateArguments) -> Result<Answer, Oper
 
 async fn show(ask: Ask<'_>, arguments: InConversation) -> Result<Answer, OperationError> {
     let id = arguments.conversation;
-    let (view, unread) = ask.bridge.conversation(ask.caller, id).await?;
-    ok(&Shown::new(id, view, unread))
+    ok(&ask.bridge.conversation(ask.caller, id).await?)
 }
 
 async fn history(
