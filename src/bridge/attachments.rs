@@ -181,7 +181,9 @@ impl Bridge {
     ) -> Result<DownloadUrl, ConversationError> {
         let signer = self.0.attachments.signer()?;
         let after = Range::After(sequence.get() - 1);
-        let page = self.page(caller, conversation, after, 1).await?;
+        let page = self
+            .page(caller, conversation, after, 1, usize::MAX)
+            .await?;
         let entry = page.entries.first();
         let entry = entry.and_then(|entry| serde_json::from_slice::<Entry>(&entry.payload).ok());
         let is_attached = entry.is_some_and(|entry| {

@@ -52,6 +52,17 @@ pub struct Caller {
     pub subject: Subject,
     pub user: UserId,
     pub is_admin: bool,
+    /// When the token was issued, in seconds since 1970: it acts for no device that was signed
+    /// out later.
+    pub issued_at: Option<u64>,
+}
+
+impl Caller {
+    /// As the store counts.
+    pub(super) fn issued_at(&self) -> Option<i64> {
+        self.issued_at
+            .and_then(|seconds| i64::try_from(seconds).ok())
+    }
 }
 
 /// Why something cannot be done with a conversation.
@@ -147,6 +158,7 @@ impl Bridge {
             subject: identity.subject.clone(),
             user,
             is_admin: identity.is_admin,
+            issued_at: identity.issued_at,
         })
     }
 

@@ -113,7 +113,10 @@ impl<R: JsonSchema> JsonSchema for OfDevice<R> {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let id = json_schema!({"type": "string", "minLength": 1, "maxLength": 128});
+        let id = json_schema!({
+            "type": "string", "minLength": 1, "maxLength": 128,
+            "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]+$",
+        });
         with_member(R::json_schema(generator), "client_id", id, false)
     }
 }

@@ -133,6 +133,8 @@ async fn set_format(ask: Ask<'_>, arguments: OfDevice<Format>) -> Result<Answer,
     let client_id = arguments.client_id(&ask).await?;
     let Format { format } = arguments.rest;
     let mut conn = ask.bridge.pool().acquire().await?;
+    let (user, issued_at) = (ask.caller.user, ask.caller.issued_at());
+    sessions::check_signed_out(&mut conn, user, &client_id, issued_at).await?;
     if sessions::set_format(&mut conn, ask.caller.user, &client_id, format).await? {
         return ok(&arguments.rest);
     }

@@ -145,8 +145,10 @@ struct UserArgument {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("required" = ["user", "until"]))]
 struct SilenceArguments {
     user: Subject,
+    /// Null gives it back.
     #[serde(deserialize_with = "Option::deserialize")]
     until: Option<Until>,
 }

@@ -60,6 +60,9 @@ const IDEMPOTENCY_KEY: &str = "idempotency_key";
 /// waits in memory for its device.
 const ANSWER_BYTES_MAX: usize = 65_536;
 
+/// Up to here each whole number has a float of its own: 2^53.
+const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
+
 /// Every operation, file by file.
 const TABLES: &[&[Operation]] = &[
     conversations::OPERATIONS,
@@ -201,6 +204,9 @@ impl From<PushSettingsError> for OperationError {
 /// What to do is in the detail; the cause is for the log.
 impl From<StoreError> for OperationError {
     fn from(error: StoreError) -> Self {
+        if let StoreError::SignedOut = error {
+            return Self::new(ProblemKind::Forbidden, error.to_string());
+        }
         let (kind, detail) = if error.is_transient() {
             let detail = "the server cannot store or read now; send the same request again";
             (ProblemKind::Unavailable, detail)
@@ -404,7 +410,28 @@ fn unknown() -> Answer {
 }
 
 fn read<A: DeserializeOwned>(arguments: Map<String, Value>) -> Result<A, serde_json::Error> {
-    serde_json::from_value(arguments.into())
+    let mut arguments = Value::from(arguments);
+    whole_numbers(&mut arguments);
+    serde_json::from_value(arguments)
+}
+
+/// JSON has one kind of numbers, and its schemas count 3.0 among the integers.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "whole numbers below this bound are exact in both"
+)]
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let float = number.as_f64().unwrap_or_default();
+            if float.fract() == 0.0 && float.abs() <= WHOLE_MAX {
+                *value = (float as i64).into();
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(members) => members.values_mut().for_each(whole_numbers),
+        _ => {}
+    }
 }
 
 fn ok<T: Serialize + JsonSchema>(body: &T) -> Result<Answer, OperationError> {
@@ -452,6 +479,27 @@ mod tests {
                 operation.name, operation.path
             );
             assert!(documented.contains(&row), "docs/operations.md lacks: {row}");
+        }
+    }
+
+    #[test]
+    fn a_whole_number_is_an_integer_however_it_is_written() {
+        let read = |text: &str| {
+            let mut value = serde_json::from_str(text).unwrap();
+            whole_numbers(&mut value);
+            serde_json::to_string(&value).unwrap()
+        };
+        for (written, is) in [
+            ("3.0", "3"),
+            ("-3e2", "-300"),
+            (r#"{"a":[1.0,{"b":-0.0}]}"#, r#"{"a":[1,{"b":0}]}"#),
+            ("9007199254740992.0", "9007199254740992"),
+            ("1.5", "1.5"),
+            ("1e300", "1e+300"),
+            ("9223372036854775807", "9223372036854775807"),
+            (r#""3.0""#, r#""3.0""#),
+        ] {
+            assert_eq!(read(written), is);
         }
     }
 

@@ -98,7 +98,9 @@ impl Bridge {
         let checked = registration.checked(self.apps())?;
         let mut conn = self.pool().acquire().await?;
         let new = checked.as_new();
-        match tokens::register(&mut conn, caller.user, client_id, &new, TOKENS_MAX).await? {
+        let (user, issued_at) = (caller.user, caller.issued_at());
+        let register = tokens::register(&mut conn, user, client_id, &new, issued_at, TOKENS_MAX);
+        match register.await? {
             Ok(token) => Ok(token.into()),
             Err(TooManyTokens) => Err(PushSettingsError::TooManyTokens),
         }
