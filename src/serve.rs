@@ -2,8 +2,7 @@
 //!
 //! ```text
 //!   start: Postgres ─▶ schema ─▶ bridge ─▶ broker, REST ─▶ ready
-//!   stop:  listeners ─▶ connections (cursors written) ─▶ requests with a key
-//!          ─▶ relay, receipts, writers ─▶ Postgres
+//!   stop:  listeners ─▶ connections (cursors written) ─▶ relay, receipts, writers ─▶ Postgres
 //! ```
 
 use std::{
@@ -200,7 +199,6 @@ async fn build(
     );
     let readiness = Readiness::default();
     let (stop, ready) = (lifecycle.soft().clone(), readiness.clone());
-    let requests = bridge.clone();
     let state = ApiState::new(bridge, keys, registry, ready, &config, stop);
     let addresses = listen(&config, lifecycle, &broker, state)?;
     readiness.begin();
@@ -210,12 +208,11 @@ async fn build(
         broker,
         connections,
         readiness,
-        bridge: requests,
         pool,
         bridge_stop,
     };
-    let (soft, hard) = (lifecycle.soft().clone(), lifecycle.hard().clone());
-    lifecycle.spawn("edges", edges.stop_after(soft, hard));
+    let soft = lifecycle.soft().clone();
+    lifecycle.spawn("edges", edges.stop_after(soft));
     Ok((addresses, record))
 }
 
@@ -278,22 +275,19 @@ struct Edges {
     broker: Broker,
     connections: TaskTracker,
     readiness: Readiness,
-    bridge: Bridge,
     pool: PgPool,
     bridge_stop: CancellationToken,
 }
 
 impl Edges {
-    async fn stop_after(self, soft: CancellationToken, hard: CancellationToken) {
+    async fn stop_after(self, soft: CancellationToken) {
         soft.cancelled().await;
         self.readiness.end();
         self.broker.shut_down();
         self.connections.close();
         self.connections.wait().await;
-        hard.run_until_cancelled(self.bridge.finish_requests())
-            .await;
         self.bridge_stop.cancel();
-        drop((self.broker, self.bridge));
+        drop(self.broker);
         drop(self.pool);
     }
 }

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! What has begun runs to its end in a task of its own, whether or not anybody waits for the
-//! answer; a stop waits for it. Whatever must not happen twice even if the process dies in between
-//! takes its id from the seed.
+//! answer. A stop waits for it: the task holds the bridge, and writers work until nobody does.
+//! Whatever must not happen twice even if the process dies in between takes its id from the seed.
 
 use std::sync::Arc;
 
@@ -16,8 +16,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::operations::OperationError;
-use super::{Bridge, conversations::Caller};
+use super::{Bridge, conversations::Caller, operations::OperationError};
 use crate::{
     domain::{
         ids::UserId,
@@ -34,7 +33,7 @@ use crate::{
 pub(super) const KEY_BYTES_MAX: usize = 64;
 
 /// Requests with a key that are worked on at the same time, at most.
-const KEYED_MAX: u32 = 1024;
+const KEYED_MAX: usize = 1024;
 
 /// The requests with a key that are worked on.
 #[derive(Debug)]
@@ -46,7 +45,7 @@ pub(super) struct Requests {
 
 impl Requests {
     pub(super) fn new(opened: Opened) -> Self {
-        let room = Arc::new(Semaphore::new(KEYED_MAX as usize));
+        let room = Arc::new(Semaphore::new(KEYED_MAX));
         Self { room, opened }
     }
 }
@@ -69,7 +68,7 @@ impl Bridge {
             return Problem::new(ProblemKind::Invalid, detail).into();
         }
         let Ok(room) = self.requests().room.clone().try_acquire_owned() else {
-            let detail = "the server is busy or stops; send the same request again";
+            let detail = "the server is busy; send the same request again";
             return Problem::new(ProblemKind::Unavailable, detail).into();
         };
         let (bridge, caller, key) = (self.clone(), caller.clone(), key.to_owned());
@@ -95,14 +94,6 @@ impl Bridge {
             let detail = "this is a fault of the server; its log says more";
             Problem::new(ProblemKind::Internal, detail).into()
         })
-    }
-
-    /// Waits for the requests with a key that have begun; no more of them begin.
-    pub async fn finish_requests(&self) {
-        let room = &self.requests().room;
-        // An error says that it was done before.
-        drop(room.acquire_many(KEYED_MAX).await);
-        room.close();
     }
 
     async fn begin_once(

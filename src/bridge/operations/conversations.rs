@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
-    ANSWER_BYTES_MAX, Ask, InConversation, Operation, OperationError, arguments::present, created,
-    ok, operation,
+    ANSWER_BYTES_MAX, Ask, InConversation, Operation, OperationError,
+    arguments::{NO_CONTROL, present},
+    created, ok, operation,
 };
 use crate::{
     bridge::conversations::{Creation, PageShown, PageWanted, Shown},
@@ -57,7 +58,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
 struct CreateArguments {
     /// With or without the caller.
     participants: Vec<Subject>,
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(length(min = 1, max = 256), regex(pattern = NO_CONTROL))]
     title: Option<String>,
     /// If it is not said: direct for two without a title, otherwise a group.
     kind: Option<Kind>,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Ask, InConversation, Operation, OperationError,
-    arguments::{page_limit, present},
+    arguments::{NO_CONTROL, page_limit, present},
     ok, operation,
 };
 use crate::{
@@ -95,7 +95,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
 #[serde(deny_unknown_fields)]
 struct ChangeArguments {
     #[serde(default, deserialize_with = "present")]
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(length(min = 1, max = 256), regex(pattern = NO_CONTROL))]
     title: Option<Option<String>>,
     /// Closed for everybody: it is read, and nothing more is written.
     archived: Option<bool>,

@@ -369,24 +369,6 @@ async fn a_device_that_was_signed_out_registers_only_with_a_new_token(pool: PgPo
     assert_eq!(tokens(&pool).await, 1);
 }
 
-/// Given a registration under way, when the device is signed out, then it has no push token in
-/// the end, whichever came first.
-#[sqlx::test(migrator = "homing::store::MIGRATOR")]
-async fn a_sign_out_and_a_registration_at_once_leave_no_push_token(pool: PgPool) {
-    let api = api(pool.clone()).await;
-    let new = api.issue("alice", now_unix() + 5);
-    let old = api.issue("alice", now_unix() - 10);
-    for round in 0..20 {
-        let known = "update devices set signed_out_at = null";
-        sqlx::query(known).execute(&pool).await.unwrap();
-        assert_eq!(register(&api, &new, "0").await.status, 200);
-        let push_token = round.to_string();
-        let both = tokio::join!(register(&api, &old, &push_token), sign_out(&api));
-        assert_eq!(both.1, 204);
-        assert_eq!(tokens(&pool).await, 0, "{}", both.0.text);
-    }
-}
-
 /// Given a sign-out that the store interrupts, then nothing of it has happened.
 #[sqlx::test(migrator = "homing::store::MIGRATOR")]
 async fn a_sign_out_happens_as_a_whole(pool: PgPool) {
