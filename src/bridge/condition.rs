@@ -23,9 +23,11 @@ use crate::domain::ids::UserId;
 /// Users share this many turns: who shares one waits for the other's change on a condition.
 const TURNS: usize = 256;
 
+type Holds = dyn Fn(Option<&str>) -> bool + Send + Sync;
+
 /// What has to be there for a change to be made.
 #[derive(Clone)]
-pub struct Condition(Arc<dyn Fn(Option<&str>) -> bool + Send + Sync>);
+pub struct Condition(Arc<Holds>);
 
 /// Something else is there than what a change is based on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -9,11 +9,9 @@
 //! answer. A stop waits for it: the task holds the bridge, and writers work until nobody does.
 //! Whatever must not happen twice even if the process dies in between takes its id from the seed.
 
-use std::sync::Arc;
-
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::{Bridge, conversations::Caller, operations::OperationError};
@@ -38,15 +36,15 @@ const KEYED_MAX: usize = 1024;
 /// The requests with a key that are worked on.
 #[derive(Debug)]
 pub(super) struct Requests {
-    room: Arc<Semaphore>,
+    tasks: TaskTracker,
     /// What was begun before was begun by a process that is gone.
     opened: Opened,
 }
 
 impl Requests {
     pub(super) fn new(opened: Opened) -> Self {
-        let room = Arc::new(Semaphore::new(KEYED_MAX));
-        Self { room, opened }
+        let tasks = TaskTracker::new();
+        Self { tasks, opened }
     }
 }
 
@@ -67,14 +65,14 @@ impl Bridge {
                 format!("an idempotency key has 1 to {KEY_BYTES_MAX} visible ASCII characters");
             return Problem::new(ProblemKind::Invalid, detail).into();
         }
-        let Ok(room) = self.requests().room.clone().try_acquire_owned() else {
+        let tasks = &self.requests().tasks;
+        if tasks.len() >= KEYED_MAX {
             let detail = "the server is busy; send the same request again";
             return Problem::new(ProblemKind::Unavailable, detail).into();
-        };
+        }
         let (bridge, caller, key) = (self.clone(), caller.clone(), key.to_owned());
         let hash = hash(request);
-        let task = tokio::spawn(async move {
-            let _room = room;
+        let task = tasks.spawn(async move {
             let user = caller.user;
             let seed = match bridge.begin_once(user, &key, &hash).await {
                 Ok(Ok(seed)) => seed,
