@@ -30,8 +30,10 @@ impl Inbox {
             return Applied::Unreadable;
         };
         let row = self.rows.entry(conversation).or_default();
-        let is_new_epoch = number(&patch, "epoch") > number(&row.fields, "epoch");
-        if version <= row.version && !is_new_epoch {
+        let (epoch, known_epoch) = (number(&patch, "epoch"), number(&row.fields, "epoch"));
+        let is_new_epoch = epoch > known_epoch;
+        let is_old_epoch = epoch.is_some() && epoch < known_epoch;
+        if is_old_epoch || version <= row.version && !is_new_epoch {
             return Applied::Stale;
         }
         patch.remove("version");
@@ -41,7 +43,11 @@ impl Inbox {
             merge(&mut row.fields, patch);
         }
         row.version = version;
-        Applied::Changed
+        if is_new_epoch && known_epoch.is_some() {
+            Applied::Anew
+        } else {
+            Applied::Changed
+        }
     }
 
     /// The user does not take part any more, as an answer to reconciliation says.
@@ -132,6 +138,25 @@ mod tests {
         inbox.apply(patch(12, &json!({"title": "Team", "unread": 0})));
         let anew = json!({"conversation": ID, "title": "Team", "unread": 0});
         assert_eq!(shown(&inbox), Some(anew));
+    }
+
+    /// Goal: a log that lost its end counts on from a lower version, whatever comes late.
+    #[test]
+    fn a_new_epoch_begins_anew_and_the_old_one_does_not_come_back() {
+        let mut inbox = Inbox::default();
+        let row = |version: i64, epoch: i64| {
+            let fields = json!({"epoch": epoch, "last_seq": version, "title": epoch.to_string()});
+            patch(version, &fields)
+        };
+        assert_eq!(inbox.apply(row(9, 1)), Applied::Changed);
+        inbox.apply(patch(10, &json!({"muted_until": 5})));
+        assert_eq!(inbox.apply(row(7, 2)), Applied::Anew);
+        for (version, epoch) in [(11, 1), (6, 2), (7, 2)] {
+            assert_eq!(inbox.apply(row(version, epoch)), Applied::Stale);
+        }
+        let expected = json!({"conversation": ID, "epoch": 2, "last_seq": 7, "title": "2"});
+        assert_eq!(shown(&inbox), Some(expected));
+        assert_eq!(inbox.apply(row(8, 2)), Applied::Changed);
     }
 
     #[test]
