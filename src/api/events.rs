@@ -161,7 +161,10 @@ pub(super) async fn follow(
     let mailbox = Arc::new(Mailbox::default());
     mailbox.set_wants_inbox(true);
     let presence = state.bridge.presence();
-    let (stream, watch_ttl) = (presence.stream_opened(mailbox.clone()), presence.watch_ttl());
+    let (stream, watch_ttl) = (
+        presence.stream_opened(mailbox.clone()),
+        presence.watch_ttl(),
+    );
     let commits = state.bridge.commits();
     commits.subscribe(caller.user, mailbox.clone());
     let mut heartbeat = tokio::time::interval(state.http.events_heartbeat);
@@ -318,9 +321,9 @@ impl Follower {
     async fn catch_up(&mut self, conversation: ConversationId, from: i64, to: i64) {
         let mut next = from;
         while next <= to && to - from < CATCH_UP_ENTRIES_MAX {
-            let page = self
-                .bridge
-                .log_after(self.caller.user, conversation, next - 1, PAGE_ENTRIES_MAX);
+            let page =
+                self.bridge
+                    .log_after(self.caller.user, conversation, next - 1, PAGE_ENTRIES_MAX);
             let page = match page.await {
                 Ok(page) => page,
                 Err(error) => {

@@ -8,6 +8,7 @@ mod connect;
 mod convergence;
 mod deliver;
 mod embedded;
+mod epoch;
 mod faults;
 mod format;
 mod groups;
