@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod api;
+mod bad_input;
 mod command_line;
 mod connect;
 mod convergence;
