@@ -89,3 +89,14 @@ fn who_saw_what_was_never_told_is_told_that_it_is_over() {
     let told = stage.pass(SECOND * 9);
     assert_eq!(told, [(2, Presence::Background), (2, Presence::Background)]);
 }
+
+#[test]
+fn what_is_told_says_how_long_the_watch_lasts() {
+    let mut stage = Stage::watching();
+    stage.now += SECOND * 600;
+    stage.connect(ALICE, PHONE);
+    let due = stage.board.due(9, stage.now).remove(0);
+    let may_see = due.watchers.clone();
+    let told = stage.board.tell(&due, SHOWN, &may_see, stage.now);
+    assert_eq!(told[0].expires_in, SECOND * 3000);
+}

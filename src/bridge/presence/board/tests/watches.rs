@@ -57,3 +57,37 @@ fn there_is_a_bound_to_watchers_and_watches() {
     stage.pass(SECOND * 3600);
     assert_eq!(stage.watch(BOB, &[ALICE]), [(Presence::HIDDEN, true)]);
 }
+
+/// Goal: a connection that comes before its predecessor was seen to go begins without watches.
+#[test]
+fn a_new_connection_of_a_device_watches_nothing() {
+    let mut stage = Stage::watching();
+    stage.connect(BOB.0, BOB.1);
+    assert_eq!(stage.board.watches(), 0);
+    stage.connect(ALICE, PHONE);
+    assert!(stage.told().is_empty());
+}
+
+/// Goal: whoever follows a stream of events watches, and is not there because of it.
+#[test]
+fn a_stream_watches_until_it_is_closed_and_is_nobody() {
+    let mut stage = Stage::new(rules());
+    let streams = [99, 98].map(|way| stage.board.stream_opened(way));
+    assert_ne!(streams[0], streams[1]);
+    let who = streams.map(|stream| (UserId(9), stream));
+    for who in who {
+        assert_eq!(stage.watch(who, &[ALICE]), [(Presence::HIDDEN, true)]);
+    }
+    stage.connect(ALICE, PHONE);
+    let both = [(98, Presence::Background), (99, Presence::Background)];
+    assert_eq!(stage.told(), both);
+    let look = stage.board.look(&target(UserId(9)), stage.now);
+    assert_eq!(look, Presence::HIDDEN);
+
+    stage.board.stream_closed(streams[0]);
+    assert_eq!(stage.board.watches(), 1);
+    stage.pass(SECOND * 2);
+    stage.say(PHONE, Activity::Active);
+    assert_eq!(stage.told(), [(98, Presence::Active)]);
+    assert_eq!(stage.watch(who[0], &[ALICE]), [(Presence::Active, false)]);
+}
