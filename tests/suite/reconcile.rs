@@ -267,7 +267,9 @@ async fn an_answer_that_is_too_long_says_where_it_stopped(pool: PgPool) {
     assert!(rounds > 1, "one answer held all");
     told.truncate(whole.len());
     let ids = |list: &[Value]| -> Vec<_> {
-        let ids = list.iter().map(|difference| difference["conversation"].to_string());
+        let ids = list
+            .iter()
+            .map(|difference| difference["conversation"].to_string());
         ids.collect()
     };
     assert_eq!(ids(&told), ids(whole));

@@ -5,6 +5,7 @@ mod changes;
 mod cursors;
 mod direct;
 mod inbox;
+mod inbox_large;
 mod membership;
 mod outbox;
 mod plans;
