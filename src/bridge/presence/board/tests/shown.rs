@@ -130,3 +130,14 @@ fn those_who_went_are_remembered_and_the_store_knows_the_rest() {
     assert_eq!(stage.board.people.len(), GONE_MAX + 2);
     assert!(stage.board.dues.is_empty());
 }
+
+#[test]
+fn of_several_active_devices_the_last_lease_counts() {
+    let mut stage = Stage::watching();
+    stage.connect(ALICE, PHONE);
+    stage.connect(ALICE, TABLET);
+    stage.say(PHONE, Activity::Active);
+    assert_eq!(stage.pass(SECOND * 300), [(0, Presence::Active)]);
+    stage.say(TABLET, Activity::Active);
+    assert_eq!(stage.pass(SECOND * 700), [(900, Presence::Background)]);
+}
