@@ -11,7 +11,7 @@ use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 
 use super::Api;
-use crate::harness::{TestBroker, within};
+use crate::harness::{DEADLINE, TestBroker, within};
 
 /// Everything that is said of typing is told: it shows that all before it was.
 const TYPING: (&str, &str) = ("HOMING__PRESENCE__TYPING_INTERVAL", "0s");
@@ -100,13 +100,19 @@ impl Stream {
     /// The next event, which must have this name. Only heartbeats come between, and patches of
     /// the inbox, which take their time.
     async fn next(&mut self, name: &str) -> Seen {
-        loop {
-            match self.any().await {
-                Some(seen) if seen.name == name => return seen,
-                Some(seen) if ["", "inbox"].contains(&seen.name.as_str()) => {}
-                other => panic!("{other:?} in place of {name}"),
+        let mut between = Vec::new();
+        let next = async {
+            loop {
+                match self.any().await {
+                    Some(seen) if seen.name == name => return seen,
+                    Some(seen) if ["", "inbox"].contains(&seen.name.as_str()) => between.push(seen),
+                    other => panic!("{other:?} in place of {name}"),
+                }
             }
-        }
+        };
+        // Heartbeats come for ever.
+        let seen = tokio::time::timeout(DEADLINE, next).await;
+        seen.unwrap_or_else(|_| panic!("{between:?} in place of {name}"))
     }
 
     /// What has been told until now, but for patches of the inbox, to one who hears when `user`
@@ -115,15 +121,18 @@ impl Stream {
         let path = format!("{conversation}/typing");
         let typing = api.post(user, &path, json!({})).await;
         assert_eq!(typing.status, 204, "{}", typing.text);
-        let mut told = Vec::new();
-        loop {
-            let seen = self.any().await.expect("the stream goes on");
-            match seen.name.as_str() {
-                "typing" => return told,
-                "" | "inbox" => {}
-                _ => told.push(seen),
+        let told = async {
+            let mut told = Vec::new();
+            loop {
+                let seen = self.any().await.expect("the stream goes on");
+                match seen.name.as_str() {
+                    "typing" => return told,
+                    "" | "inbox" => {}
+                    _ => told.push(seen),
+                }
             }
-        }
+        };
+        within("what was said", told).await
     }
 }
 

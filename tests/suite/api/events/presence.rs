@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use super::Stream;
-use crate::harness::{TestBroker, until};
+use crate::harness::{TestBroker, until, within};
 
 /// Nothing waits: what changes is told at once.
 const AT_ONCE: [(&str, &str); 2] = [
@@ -71,10 +71,8 @@ async fn a_watch_lasts_as_long_as_its_stream(pool: PgPool) {
         assert_told(&mut stream, "bob", "offline").await;
     }
     let _bob = broker.device("bob", "phone").await;
-    let mut told = json!(null);
-    while told["presence"] != "background" {
-        told = stream.next("presence").await.data;
-    }
+    let comes = async { while stream.next("presence").await.data["presence"] != "background" {} };
+    within("bob", comes).await;
     has_watches(&broker, 1).await;
     drop(stream);
     has_watches(&broker, 0).await;
