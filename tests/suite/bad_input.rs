@@ -50,9 +50,13 @@ impl Operation {
             (name.clone(), value)
         });
         let mut arguments: Map<_, _> = arguments.collect();
-        if self.name == "participants/silence" {
-            arguments.insert("until".to_owned(), json!("forever"));
-        }
+        // What is not required alone, but must not all be missing.
+        let besides = match self.name.as_str() {
+            "participants/silence" => Some(("until", json!("forever"))),
+            "receipts/put" => Some(("read", json!(1))),
+            _ => None,
+        };
+        arguments.extend(besides.map(|(name, value)| (name.to_owned(), value)));
         arguments
     }
 }
