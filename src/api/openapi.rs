@@ -393,6 +393,13 @@ fn events() -> Value {
             "in": "header",
             "description": "Of the stream before: the first event says what to ask for then.",
             "schema": {"type": "string"},
+        }, {
+            "name": "watch",
+            "in": "query",
+            "description": "Users whose presence is told, with commas between.",
+            "style": "form",
+            "explode": false,
+            "schema": {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 128}},
         }],
         "responses": responses,
     })

@@ -150,6 +150,20 @@ impl Bridge {
         Ok(device.is_some())
     }
 
+    /// What the payloads of a device of the caller are written in, from its next connection on.
+    /// False: there is no such device.
+    pub async fn set_format(
+        &self,
+        caller: &Caller,
+        client_id: &str,
+        format: WireFormat,
+    ) -> Result<bool, PushSettingsError> {
+        check_client_id(client_id)?;
+        let mut conn = self.pool().acquire().await?;
+        sessions::check_signed_out(&mut conn, caller.user, client_id, caller.issued_at()).await?;
+        Ok(sessions::set_format(&mut conn, caller.user, client_id, format).await?)
+    }
+
     /// The caller's devices, those that connected last first.
     pub async fn devices(&self, caller: &Caller) -> Result<Vec<DeviceSummary>, PushSettingsError> {
         let mut conn = self.pool().acquire().await?;

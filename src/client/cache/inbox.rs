@@ -12,6 +12,8 @@ use crate::domain::ids::ConversationId;
 pub struct Row {
     /// Of the newest piece that was merged.
     pub version: i64,
+    /// The newest one that was heard of, whatever the fields are now.
+    pub epoch: Option<i64>,
     /// As the server names them: `title`, `unread`, `last_message`, …
     pub fields: Members,
 }
@@ -30,8 +32,10 @@ impl Inbox {
             return Applied::Unreadable;
         };
         let row = self.rows.entry(conversation).or_default();
-        let is_new_epoch = number(&patch, "epoch") > number(&row.fields, "epoch");
-        if version <= row.version && !is_new_epoch {
+        // Most patches do not name the epoch: nor does that of the end.
+        let epoch = number(&patch, "epoch").or(row.epoch);
+        let is_new_epoch = row.epoch.is_some() && epoch > row.epoch;
+        if epoch < row.epoch || version <= row.version && !is_new_epoch {
             return Applied::Stale;
         }
         patch.remove("version");
@@ -40,8 +44,12 @@ impl Inbox {
         } else {
             merge(&mut row.fields, patch);
         }
-        row.version = version;
-        Applied::Changed
+        (row.version, row.epoch) = (version, epoch);
+        if is_new_epoch {
+            Applied::Anew
+        } else {
+            Applied::Changed
+        }
     }
 
     /// The user does not take part any more, as an answer to reconciliation says.
@@ -75,7 +83,7 @@ impl Inbox {
     pub fn known(&self) -> Vec<Value> {
         let known = self.rows.iter().map(|(id, row)| {
             let seq = number(&row.fields, "last_seq").unwrap_or(0);
-            let epoch = number(&row.fields, "epoch").unwrap_or(1);
+            let epoch = row.epoch.unwrap_or(1);
             serde_json::json!({
                 "conversation": id, "seq": seq, "version": row.version, "epoch": epoch
             })
@@ -125,13 +133,34 @@ mod tests {
     #[test]
     fn who_was_removed_is_not_brought_back_by_a_late_patch() {
         let mut inbox = Inbox::default();
-        inbox.apply(patch(5, &json!({"title": "Team"})));
+        inbox.apply(patch(5, &json!({"title": "Team", "epoch": 1})));
         inbox.apply(patch(8, &json!({"removed": true})));
-        assert_eq!(inbox.apply(patch(7, &json!({"unread": 1}))), Applied::Stale);
+        for late in [json!({"unread": 1}), json!({"unread": 1, "epoch": 1})] {
+            assert_eq!(inbox.apply(patch(7, &late)), Applied::Stale);
+        }
         assert_eq!(shown(&inbox), None);
         inbox.apply(patch(12, &json!({"title": "Team", "unread": 0})));
         let anew = json!({"conversation": ID, "title": "Team", "unread": 0});
         assert_eq!(shown(&inbox), Some(anew));
+    }
+
+    /// Goal: a log that lost its end counts on from a lower version, whatever comes late.
+    #[test]
+    fn a_new_epoch_begins_anew_and_the_old_one_does_not_come_back() {
+        let mut inbox = Inbox::default();
+        let row = |version: i64, epoch: i64| {
+            let fields = json!({"epoch": epoch, "last_seq": version, "title": epoch.to_string()});
+            patch(version, &fields)
+        };
+        assert_eq!(inbox.apply(row(9, 1)), Applied::Changed);
+        inbox.apply(patch(10, &json!({"muted_until": 5})));
+        assert_eq!(inbox.apply(row(7, 2)), Applied::Anew);
+        for (version, epoch) in [(11, 1), (6, 2), (7, 2)] {
+            assert_eq!(inbox.apply(row(version, epoch)), Applied::Stale);
+        }
+        let expected = json!({"conversation": ID, "epoch": 2, "last_seq": 7, "title": "2"});
+        assert_eq!(shown(&inbox), Some(expected));
+        assert_eq!(inbox.apply(row(8, 2)), Applied::Changed);
     }
 
     #[test]

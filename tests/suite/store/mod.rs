@@ -3,6 +3,7 @@
 mod append;
 mod changes;
 mod cursors;
+mod direct;
 mod inbox;
 mod inbox_large;
 mod membership;
