@@ -74,6 +74,9 @@ pub struct LastMessageShown {
     pub retracted: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub expired: bool,
+    /// From then on it is not shown, and the server counts it no more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<i64>,
 }
 
 /// What holds for everybody in a conversation.
@@ -141,6 +144,7 @@ impl From<LastMessage> for LastMessageShown {
                 .and_then(|json| preview(&json)),
             retracted: message.is_retracted,
             expired: message.is_expired && !message.is_retracted,
+            expires_at: message.expires_at_millis.filter(|_| !is_gone),
         }
     }
 }
