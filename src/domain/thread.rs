@@ -29,6 +29,9 @@ pub struct Changes {
     /// When it was edited last, in milliseconds since 1970.
     #[serde(rename = "edited_at", skip_serializing_if = "Option::is_none")]
     pub edited_at_millis: Option<i64>,
+    /// Of an edited message: its newest content does not say it.
+    #[serde(rename = "expires_at", skip_serializing_if = "Option::is_none")]
+    pub expires_at_millis: Option<i64>,
     /// By key.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub reactions: BTreeMap<String, ReactionCount>,
@@ -58,6 +61,7 @@ mod tests {
         let mut changes = Changes {
             version: 9,
             edited_at_millis: Some(7),
+            expires_at_millis: Some(8),
             reactions: [(
                 "👍".to_owned(),
                 ReactionCount {
@@ -72,11 +76,12 @@ mod tests {
             serde_json::from_slice::<serde_json::Value>(&json).unwrap()
         };
         let expected = serde_json::json!({
-            "seq": 1, "body": "hi", "version": 9, "edited_at": 7,
+            "seq": 1, "body": "hi", "version": 9, "edited_at": 7, "expires_at": 8,
             "reactions": {"👍": {"count": 2, "mine": true}},
         });
         assert_eq!(merged(&changes), expected);
         changes.edited_at_millis = None;
+        changes.expires_at_millis = None;
         changes.reactions.clear();
         let expected = serde_json::json!({"seq": 1, "body": "hi", "version": 9});
         assert_eq!(merged(&changes), expected);

@@ -197,6 +197,9 @@ async fn read(
                   u.subject as sender, case when m.version is null then m.seq else least(m.version, $7) end as "version!",
                   case when m.version <= $7 then m.version else m.seq end as "changed_by!",
                   (extract(epoch from e.created_at) * 1000)::bigint as edited_at_millis,
+                  case when e.seq is not null
+                       then (extract(epoch from m.expires_at) * 1000)::bigint end
+                      as expires_at_millis,
                   r.reactions as "reactions: Json<BTreeMap<String, ReactionCount>>"
            from (
                (select * from messages m
@@ -283,6 +286,7 @@ struct Row {
     version: i64,
     changed_by: i64,
     edited_at_millis: Option<i64>,
+    expires_at_millis: Option<i64>,
     reactions: Option<Json<BTreeMap<String, ReactionCount>>>,
 }
 
@@ -309,10 +313,12 @@ impl Row {
         let mut changes = Changes {
             version: self.version,
             edited_at_millis: self.edited_at_millis,
+            expires_at_millis: self.expires_at_millis,
             reactions: self.reactions.map_or_else(BTreeMap::new, |json| json.0),
         };
         if is_gone {
             changes.edited_at_millis = None;
+            changes.expires_at_millis = None;
             changes.reactions.clear();
         }
         Ok(ThreadMessage {
