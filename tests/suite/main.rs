@@ -10,6 +10,7 @@ mod deliver;
 mod embedded;
 mod faults;
 mod format;
+mod fresh;
 mod groups;
 mod harness;
 mod inbox;
