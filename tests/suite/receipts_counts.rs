@@ -181,7 +181,7 @@ async fn who_connects_later_asks_once_for_the_counts(pool: PgPool) {
     read(&broker, "carol", &group, 1).await;
 
     let mut alice = broker.device("alice", "phone").await;
-    alice.subscribe(&["c/+/receipts"]).await;
+    alice.subscribe(&["c/+/receipts", "me/device"]).await;
     let arguments = json!({"conversation": group, "limit": 1});
     let answer = ask(&mut alice, "receipts", &arguments).await;
     let body = &answer["body"];

@@ -81,6 +81,10 @@ async fn counts_and_versions_are_right_after_every_step(pool: PgPool) {
         }
         let all: Vec<_> = users.iter().collect();
         let groups = [group(&mut conn, &all).await, group(&mut conn, &all).await];
+        sqlx::query("update conversations set retention_seconds = 3600")
+            .execute(&mut conn)
+            .await
+            .unwrap();
         let mut shown: HashMap<(UserId, ConversationId), Row> = HashMap::new();
         for step in 0..STEPS {
             let who = users[random.random_range(0..users.len())].clone();
@@ -165,15 +169,10 @@ async fn perform(
             expiry::erase_expired(conn, 10).await.unwrap();
         }
         13 => {
-            for statement in [
-                "update messages set created_at = to_timestamp(0)
-                 where conversation_id = $1 and seq <= $2 / 8",
-                "update conversations set retention_seconds = 60
-                 where conversation_id = $1 and $2 > 0",
-            ] {
-                let update = sqlx::query(statement).bind(conversation.0).bind(any);
-                update.execute(&mut *conn).await.unwrap();
-            }
+            let statement = "update messages set created_at = to_timestamp(0)
+                             where conversation_id = $1 and seq <= $2 / 8";
+            let update = sqlx::query(statement).bind(conversation.0).bind(any);
+            update.execute(&mut *conn).await.unwrap();
             expiry::erase_outdated(conn, 1_000).await.unwrap();
         }
         _ => {
