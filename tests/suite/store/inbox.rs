@@ -163,7 +163,8 @@ async fn perform(
         }
         12 => {
             let statement = "update messages set expires_at = now()
-                             where conversation_id = $1 and seq = $2 and ordinal is not null";
+                             where conversation_id = $1 and seq = $2 and ordinal is not null
+                               and content_format >= 0";
             let update = sqlx::query(statement).bind(conversation.0).bind(any);
             update.execute(&mut *conn).await.unwrap();
             expiry::erase_expired(conn, 10).await.unwrap();
