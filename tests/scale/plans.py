@@ -7,7 +7,7 @@ QUERIES = [query for path in glob.glob("src/store/*.rs") for query in re.findall
 SETTINGS = """
 select set_config(s.name, s.value, false) from (values
     ('plan_cache_mode', 'force_generic_plan'), ('jit', 'off'), ('enable_seqscan', 'off'),
-    ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off')) as s (name, value) \\g /dev/null
+    ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('enable_memoize', 'off')) as s (name, value) \\g /dev/null
 select conversation_id as long from conversations order by last_seq desc limit 1 \\gset
 select max(device_id) as phone from devices \\gset
 select array_agg(conversation_id) as held from (

@@ -60,7 +60,7 @@ impl Inbox {
             if number(last, "expires_at").is_some_and(|at| at <= now_millis) {
                 last.insert("preview".to_owned(), Value::Null);
                 last.insert("expired".to_owned(), true.into());
-                last.remove("expires_at");
+                last.insert("expires_at".to_owned(), Value::Null);
             }
         }
     }
@@ -159,7 +159,7 @@ mod tests {
         let preview = |inbox: &Inbox| shown(inbox).unwrap()["last_message"].clone();
         assert_eq!(preview(&inbox), last);
         inbox.hide_expired(70);
-        let hidden = json!({"seq": 4, "preview": null, "expired": true});
+        let hidden = json!({"seq": 4, "preview": null, "expired": true, "expires_at": null});
         assert_eq!(preview(&inbox), hidden);
         assert_eq!(
             inbox.apply(patch(5, &json!({"last_message": last}))),

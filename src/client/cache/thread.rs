@@ -18,9 +18,9 @@ const LASTING: [&str; 9] = [
     "at",
     "type",
     "reply_to",
+    "expires_at",
     "reactions",
     "version",
-    "expires_at",
 ];
 /// What is left of a message without its content.
 const TOMBSTONE: [&str; 6] = ["seq", "id", "from", "at", "type", "version"];
@@ -79,16 +79,13 @@ impl Thread {
         else {
             return Applied::Unreadable;
         };
-        let known = self
-            .messages
-            .get(&seq)
-            .and_then(|known| number(known, "version"));
-        // What expires keeps its version: nobody has changed it.
-        let has_expired = is_true(&message, "expired")
-            && known == Some(version)
-            && self.messages.get(&seq) != Some(&message);
-        if known >= Some(version) && !has_expired {
-            return Applied::Stale;
+        if let Some(known) = self.messages.get(&seq) {
+            // What has expired has the version of what it was.
+            let expires = is_true(&message, "expired") && !is_true(known, "expired");
+            let newest = number(known, "version").unwrap_or(seq);
+            if newest > version || (newest == version && !expires) {
+                return Applied::Stale;
+            }
         }
         self.messages.insert(seq, message);
         Applied::Changed
@@ -183,7 +180,10 @@ impl Thread {
 }
 
 fn edit(target: &mut Members, entry: Members) {
-    target.retain(|name, _| LASTING.contains(&name.as_str()));
+    let names_nobody_new = !entry.contains_key("mentions");
+    target.retain(|name, _| {
+        LASTING.contains(&name.as_str()) || (name == "mentions" && names_nobody_new)
+    });
     for (name, value) in entry {
         match name.as_str() {
             "at" => drop(target.insert("edited_at".to_owned(), value)),
@@ -307,6 +307,34 @@ mod tests {
         let edit = json!({"seq": 2, "id": "2", "from": "ann", "at": 20, "type": "edit", "ref": 1, "body": "again"});
         by_word.entry(members(edit));
         assert_eq!(shown(&by_word)[0].get("body"), None);
+    }
+
+    #[test]
+    fn an_edit_leaves_what_it_does_not_speak_of() {
+        let mut thread = thread();
+        let edit = |seq: i64| json!({"seq": seq, "id": seq.to_string(), "from": "ann", "at": seq * 10, "type": "edit", "ref": 1, "body": "new"});
+        let message = json!({"seq": 1, "id": "1", "from": "ann", "at": 10, "type": "text", "body": "old",
+            "mentions": ["bob"], "expires_at": 99, "urgent": true});
+        thread.entry(members(message));
+        thread.entry(members(edit(2)));
+        let mut expected = json!([{"seq": 1, "id": "1", "from": "ann", "at": 10, "type": "text", "body": "new",
+            "mentions": ["bob"], "expires_at": 99, "edited_at": 20, "version": 2}]);
+        assert_eq!(shown(&thread), expected);
+        let mut naming = edit(3);
+        naming["mentions"] = json!(["me"]);
+        thread.entry(members(naming));
+        (
+            expected[0]["mentions"],
+            expected[0]["edited_at"],
+            expected[0]["version"],
+        ) = (json!(["me"]), json!(30), json!(3));
+        assert_eq!(shown(&thread), expected);
+        // It disappears without an entry of the log.
+        let gone = json!({"seq": 1, "id": "1", "from": "ann", "at": 10, "type": "text", "version": 3, "expired": true});
+        assert_eq!(thread.message(members(gone.clone())), Applied::Changed);
+        assert_eq!(thread.message(members(gone)), Applied::Stale);
+        assert_eq!(thread.message(members(expected[0].clone())), Applied::Stale);
+        assert_eq!(shown(&thread)[0]["body"], Value::Null);
     }
 
     #[test]

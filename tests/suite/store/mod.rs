@@ -4,6 +4,7 @@ mod append;
 mod changes;
 mod cursors;
 mod inbox;
+mod inbox_large;
 mod membership;
 mod outbox;
 mod plans;
