@@ -34,7 +34,8 @@ pub struct UserPage {
 /// How far participants have got.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Receipts {
-    receipts: Vec<Standing>,
+    #[serde(rename = "receipts")]
+    standings: Vec<Standing>,
     /// Of the caller's own newest messages, on the first page: what `c/{conversation}/receipts`
     /// tells authors in large conversations.
     #[serde(flatten)]
@@ -118,7 +119,7 @@ impl Bridge {
             cursors::standings(&mut conn, conversation, caller.user, after, more).await?;
         let next_after = cut(&mut receipts, page.limit, |standing| &standing.user);
         Ok(Receipts {
-            receipts,
+            standings: receipts,
             counts,
             next_after,
         })
