@@ -142,12 +142,7 @@ impl Bridge {
             marks,
             message.receipts_interval,
         );
-        let upkeep = Upkeep {
-            pool: pool.clone(),
-            writers: queues.clone(),
-            commits: commits.clone(),
-            interval: message.erase_interval,
-        };
+        let upkeep = Upkeep::new(&pool, &queues, &commits, message.erase_interval);
         let patience = store.acquire_timeout;
         let presence = Arc::new(Presence::new(&presence, metrics.clone()));
         let tasks = Tasks {

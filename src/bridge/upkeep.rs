@@ -13,13 +13,27 @@ use crate::store::{StoreError, expiry};
 const ENTRIES_MAX: i64 = 500;
 
 pub(super) struct Upkeep {
-    pub(super) pool: PgPool,
-    pub(super) writers: Writers,
-    pub(super) commits: Arc<Commits>,
-    pub(super) interval: Duration,
+    pool: PgPool,
+    writers: Writers,
+    commits: Arc<Commits>,
+    interval: Duration,
 }
 
 impl Upkeep {
+    pub(super) fn new(
+        pool: &PgPool,
+        writers: &Writers,
+        commits: &Arc<Commits>,
+        interval: Duration,
+    ) -> Self {
+        Self {
+            pool: pool.clone(),
+            writers: writers.clone(),
+            commits: commits.clone(),
+            interval,
+        }
+    }
+
     /// Looks once per interval, and goes on as long as there is something to do.
     pub(super) async fn run(self, stop: CancellationToken) {
         let look = async || {
