@@ -110,7 +110,8 @@ async fn every_change_is_made_once_whatever_is_killed() {
     };
     timeout(FINISH, all).await.expect("everything is answered");
     let pool = store::pool(&broker).await;
-    check(&pool, &shared.books.lock().unwrap()).await;
+    let books = std::mem::take(&mut *shared.books.lock().unwrap());
+    check(&pool, &books).await;
     pool.close().await;
     store::compare(&broker, &USERS).await;
     let answers = *shared.answers.borrow();
