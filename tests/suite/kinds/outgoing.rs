@@ -26,7 +26,7 @@ struct App {
 }
 
 impl App {
-    async fn of(wire: Wire, conversation: &str) -> Self {
+    fn of(wire: Wire, conversation: &str) -> Self {
         let mut thread = Thread::new(Subject::new("alice").unwrap());
         thread.page(0);
         Self {
@@ -79,7 +79,7 @@ async fn a_reaction_that_changes_nothing_is_done_when_it_is_acknowledged(pool: P
     let group = broker.conversation(&["alice", "bob"]).await;
     let mut wire = broker.device("alice", "phone").await;
     wire.subscribe(&["c/+/messages"]).await;
-    let mut app = App::of(wire, &group).await;
+    let mut app = App::of(wire, &group);
     app.send(&text("1", "hi"), true).await;
     app.send(&reaction("2", 1, "👍"), true).await;
     app.send(&reaction("3", 1, "👍"), false).await;
@@ -95,7 +95,7 @@ async fn without_a_place_a_reaction_is_done_by_the_next_answer(pool: PgPool) {
     let group = broker.conversation(&["alice", "bob"]).await;
     let (mut wire, _) = broker.connect(broker.v3("alice", "phone")).await;
     wire.subscribe(&["c/+/messages"]).await;
-    let mut app = App::of(wire, &group).await;
+    let mut app = App::of(wire, &group);
     app.send(&text("1", "hi"), true).await;
     app.send(&reaction("2", 1, "👍"), true).await;
     app.send(&reaction("3", 1, "👍"), false).await;
