@@ -53,6 +53,10 @@ pub(super) enum Work {
         conversation: ConversationId,
         moved: Vec<Moved>,
     },
+    /// Tell the participants that their inboxes show something else: contents were erased.
+    Erased {
+        conversation: ConversationId,
+    },
     /// The outbox knows of a commit that may not have been told.
     Relay {
         conversation: ConversationId,
@@ -192,6 +196,11 @@ impl Writer {
             } => {
                 self.told
                     .receipts(&mut self.database, conversation, moved)
+                    .await;
+            }
+            Work::Erased { conversation } => {
+                self.told
+                    .inbox_changed(&mut self.database, conversation)
                     .await;
             }
             Work::Relay {

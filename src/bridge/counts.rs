@@ -6,7 +6,8 @@
 //!                              (once, however many rose meanwhile)           ─┘   are connected
 //! ```
 //!
-//! What is told is read from the store then: it is exact, and no counter is kept.
+//! What is told is read from the store then: it is exact, and no counter is kept. An author who
+//! connects later asks (`q/receipts`), and hears of every rise from then on.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -14,7 +15,7 @@ use std::{
 };
 
 use hashbrown::{HashMap, HashSet};
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -223,7 +224,28 @@ async fn count(
     conversation: ConversationId,
 ) -> Result<HashMap<UserId, Vec<Reach>>, StoreError> {
     let mut conn = pool.acquire().await?;
-    let recent = status::recent(&mut conn, conversation, ENTRIES_MAX).await?;
+    let is_connected = |author| commits.is_connected(author);
+    reached(&mut conn, conversation, is_connected).await
+}
+
+/// How many have got to the newest messages of one author; none if there are no such messages,
+/// or if they take no part.
+pub(super) async fn of_author(
+    conn: &mut PgConnection,
+    conversation: ConversationId,
+    author: UserId,
+) -> Result<Option<Counts>, StoreError> {
+    let reached = reached(conn, conversation, |other| other == author).await?;
+    Ok(reached.get(&author).and_then(|own| news(own, &[])))
+}
+
+/// For each author that is wanted, the newest messages, ascending.
+async fn reached(
+    conn: &mut PgConnection,
+    conversation: ConversationId,
+    is_wanted: impl Fn(UserId) -> bool,
+) -> Result<HashMap<UserId, Vec<Reach>>, StoreError> {
+    let recent = status::recent(conn, conversation, ENTRIES_MAX).await?;
     let mut messages: HashMap<UserId, Vec<i64>> = HashMap::new();
     for (author, sequence) in recent {
         let own = messages.entry(author).or_default();
@@ -231,11 +253,11 @@ async fn count(
             own.push(sequence);
         }
     }
-    messages.retain(|author, _| commits.is_connected(*author));
+    messages.retain(|author, _| is_wanted(*author));
     let Some(first) = messages.values().flatten().min().copied() else {
         return Ok(HashMap::new());
     };
-    let standpoints = status::standpoints(&mut conn, conversation, first).await?;
+    let standpoints = status::standpoints(conn, conversation, first).await?;
     let mut reached = HashMap::new();
     for (author, mut own) in messages {
         let takes_part = |point: &Standpoint| point.user == author && point.left.is_none();

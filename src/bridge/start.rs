@@ -22,7 +22,7 @@ use super::{
     relay::Relay,
     told::Told,
     typing::Typists,
-    upkeep,
+    upkeep::Upkeep,
     users::Users,
 };
 use crate::{
@@ -69,7 +69,7 @@ pub struct Tasks {
     queues: Writers,
     pool: PgPool,
     store: StoreConfig,
-    erase_interval: Duration,
+    upkeep: Upkeep,
 }
 
 impl Bridge {
@@ -145,6 +145,7 @@ impl Bridge {
             marks,
             message.receipts_interval,
         );
+        let upkeep = Upkeep::new(&pool, &queues, &commits, message.erase_interval);
         let patience = store.acquire_timeout;
         let presence = Arc::new(Presence::new(&presence, metrics.clone()));
         let tasks = Tasks {
@@ -157,7 +158,7 @@ impl Bridge {
             queues: queues.clone(),
             pool: pool.clone(),
             store,
-            erase_interval: message.erase_interval,
+            upkeep,
         };
         let bridge = Self(Arc::new(Inner {
             pool,
@@ -211,10 +212,7 @@ impl Tasks {
                 stop.clone(),
             )),
         );
-        spawn(
-            "expired contents",
-            Box::pin(upkeep::run(pool.clone(), self.erase_interval, stop.clone())),
-        );
+        spawn("expired contents", Box::pin(self.upkeep.run(stop.clone())));
         let (queues, stop) = (self.queues, stop.clone());
         spawn(
             "receipts",

@@ -141,6 +141,22 @@ impl Told {
         }
     }
 
+    /// Tells the participants what their inboxes show of a conversation.
+    pub(super) async fn inbox_changed(
+        &mut self,
+        database: &mut Database,
+        conversation: ConversationId,
+    ) {
+        if !self.conversations.contains_key(&conversation) {
+            self.load(database, vec![conversation]).await;
+        }
+        let known = self.conversations.get(&conversation);
+        let members = known.into_iter().flat_map(|known| &known.members);
+        for member in members.filter(|member| member.left.is_none()) {
+            self.commits.inbox_changed(member.user, conversation);
+        }
+    }
+
     /// Who takes part or took part, and the version of that list; read, once, if it is not
     /// known. Nothing: there is no such conversation.
     pub(super) async fn members(

@@ -39,6 +39,7 @@ pub struct Standing {
 /// How many have got to the newest messages of an author, in a conversation too large to tell
 /// of each participant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "server", derive(schemars::JsonSchema))]
 pub struct Counts {
     /// Ascending.
     pub counts: Vec<Count>,
@@ -48,6 +49,7 @@ pub struct Counts {
 
 /// How many have got to one message. Who has receipts switched off counts as not reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "server", derive(schemars::JsonSchema))]
 pub struct Count {
     pub seq: i64,
     pub delivered: i64,

@@ -102,6 +102,7 @@ pub struct LastMessage {
     pub body: Option<Vec<u8>>,
     pub is_retracted: bool,
     pub is_expired: bool,
+    pub expires_at_millis: Option<i64>,
 }
 
 /// The rows of one page.
@@ -144,6 +145,7 @@ async fn read(
                   r.message_seq, r.message_from,
                   (extract(epoch from r.message_at) * 1000)::bigint as message_at_millis,
                   r.message_type, r.message_body, r.message_is_retracted, r.message_is_expired,
+                  (extract(epoch from r.message_expires_at) * 1000)::bigint as message_expires_at_millis,
                   r.unread as "unread!", r.mentions as "mentions!", r.read_seq as "read_seq!",
                   r.role as "role!",
                   coalesce(r.muted_until = 'infinity', false) as "is_muted_forever!",
@@ -229,6 +231,7 @@ struct Columns {
     message_body: Option<Vec<u8>>,
     message_is_retracted: Option<bool>,
     message_is_expired: Option<bool>,
+    message_expires_at_millis: Option<i64>,
     unread: i64,
     mentions: i64,
     read_seq: i64,
@@ -253,6 +256,7 @@ impl Columns {
                 body: self.message_body,
                 is_retracted: self.message_is_retracted.unwrap_or_default(),
                 is_expired: self.message_is_expired.unwrap_or_default(),
+                expires_at_millis: self.message_expires_at_millis,
             }),
             _ => None,
         };

@@ -61,7 +61,7 @@ pub async fn change(
                       or p.mentions_break_mute <> n.mentions_break_mute as is_change
                from participants p
                cross join lateral (
-                   select c.last_seq, c.last_message_seq from conversations c
+                   select c.last_seq, c.last_message_seq, c.erasures from conversations c
                    where c.conversation_id = p.conversation_id limit 1
                ) c
                cross join lateral (
@@ -80,7 +80,7 @@ pub async fn change(
                           coalesce($8, p.mentions_break_mute) as mentions_break_mute
                ) n
                where p.conversation_id = $1 and p.user_id = $2 and p.left_seq is null
-                 and ($9::bigint is null or c.last_seq + p.own_version = $9)
+                 and ($9::bigint is null or row_version(c.last_seq, p.left_seq, p.own_version, c.erasures) = $9)
                for no key update of p
            ) n
            where p.conversation_id = n.conversation_id and p.user_id = n.user_id

@@ -369,7 +369,8 @@ async fn leave(
 ) -> Result<(), StoreError> {
     sqlx::query!(
         "update participants p
-         set left_seq = c.last_seq, own_version = p.own_version + 1, changed_at = clock_timestamp()
+         set left_seq = c.last_seq, own_version = p.own_version + c.erasures + 1,
+             changed_at = clock_timestamp()
          from conversations c
          where c.conversation_id = $1 and p.conversation_id = $1 and p.user_id = any($2)",
         conversation.0,

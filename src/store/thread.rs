@@ -28,7 +28,8 @@ pub struct Readable {
     pub first_seq: i64,
     /// The entry that says that the user was removed, if so.
     pub left_seq: Option<i64>,
-    pub own_version: i64,
+    /// Of the user's row in the inbox.
+    pub row_version: i64,
 }
 
 impl Readable {
@@ -65,7 +66,7 @@ pub async fn readable(
     let ids: Vec<_> = conversations.iter().map(|id| id.0).collect();
     let rows = sqlx::query!(
         r#"select p.conversation_id, c.epoch, c.first_seq, c.last_seq, p.visible_from, p.left_seq,
-                  p.own_version
+                  row_version(c.last_seq, p.left_seq, p.own_version, c.erasures) as "row_version!"
            from unnest($2::uuid[]) as i (conversation_id)
            cross join lateral (
                select p.* from participants p
@@ -89,7 +90,7 @@ pub async fn readable(
             visible_from: row.visible_from,
             first_seq: row.first_seq,
             left_seq: row.left_seq,
-            own_version: row.own_version,
+            row_version: row.row_version,
         };
         (ConversationId(row.conversation_id), readable)
     });

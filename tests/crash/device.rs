@@ -1,8 +1,13 @@
 //! A phone: it sends and receives over one kept session, goes away at any moment, comes
 //! back, repeats what was not acknowledged, and complains about everything that is not as
-//! promised.
+//! promised. Some of what it sends edits, retracts or reacts to what it sent before.
 
-use std::{collections::VecDeque, io, sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    io,
+    sync::Arc,
+    time::Duration,
+};
 
 use homing::client::backoff::Backoff;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
@@ -19,6 +24,9 @@ use crate::{
 const PACKET_ID_FIRST: u16 = 2;
 pub(crate) const RETRY_MIN: Duration = Duration::from_millis(5);
 pub(crate) const RETRY_MAX: Duration = Duration::from_millis(200);
+
+/// Entries at the end of a log among which it looks for something to change.
+const CHANGED_MAX: usize = 100;
 
 /// What a device is, and what it shares with the test.
 pub(crate) struct Setup {
@@ -41,6 +49,11 @@ pub(crate) struct Device {
     outbox: VecDeque<Outgoing>,
     window: usize,
     number: u64,
+    /// The numbers of what is no message but changes one.
+    changes: HashSet<u64>,
+    /// Its messages, by number, that it has reacted to or retracted.
+    reacted: HashSet<u64>,
+    retracted: HashSet<u64>,
     packet_id: u16,
     /// By place; empty where it is no participant.
     logs: Vec<Received>,
@@ -97,6 +110,9 @@ impl Device {
             outbox: VecDeque::new(),
             window: rng.random_range(1..=16),
             number: 0,
+            changes: HashSet::new(),
+            reacted: HashSet::new(),
+            retracted: HashSet::new(),
             packet_id: PACKET_ID_FIRST,
             logs,
             held: Vec::new(),
@@ -241,9 +257,12 @@ impl Device {
         if !ledger.sent(&id, sent) {
             return None;
         }
-        self.packet_id = self.packet_id.checked_add(1).unwrap_or(PACKET_ID_FIRST);
         let topic = format!("c/{}/send", conversations[conversation]);
-        let payload = format!(r#"{{"id":"{id}","body":{number}}}"#);
+        self.packet_id = self.packet_id.checked_add(1).unwrap_or(PACKET_ID_FIRST);
+        let content = self
+            .change(conversation)
+            .unwrap_or_else(|| format!(r#""body":{number}"#));
+        let payload = format!(r#"{{"id":"{id}",{content}}}"#);
         Some(Outgoing {
             packet_id: self.packet_id,
             conversation,
@@ -251,6 +270,39 @@ impl Device {
             topic,
             payload,
         })
+    }
+
+    /// Now and then, a change of something that it sent and got back. None changes nothing: each
+    /// leaves an entry.
+    fn change(&mut self, conversation: Place) -> Option<String> {
+        let number = self.number;
+        let kind = match number % 8 {
+            3 => "edit",
+            5 => "reaction",
+            7 => "retract",
+            _ => return None,
+        };
+        let own = format!("{}-", self.name());
+        let newest = self.logs[conversation].ids.iter().enumerate().rev();
+        let (place, target) = newest.take(CHANGED_MAX).find_map(|(place, id)| {
+            let target: u64 = id.strip_prefix(&own)?.parse().ok()?;
+            let is_message = !self.changes.contains(&target) && !self.retracted.contains(&target);
+            let is_new = kind != "reaction" || !self.reacted.contains(&target);
+            (is_message && is_new).then_some((place, target))
+        })?;
+        let body = match kind {
+            "edit" => format!(r#","body":"edit {number}""#),
+            "reaction" => r#","body":{"key":"x"}"#.to_owned(),
+            _ => String::new(),
+        };
+        self.changes.insert(number);
+        match kind {
+            "reaction" => drop(self.reacted.insert(target)),
+            "retract" => drop(self.retracted.insert(target)),
+            _ => {}
+        }
+        let sequence = place + 1;
+        Some(format!(r#""type":"{kind}","ref":{sequence}{body}"#))
     }
 
     async fn handle(&mut self, packet: Packet, connection: &mut Connection) -> io::Result<()> {

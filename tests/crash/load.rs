@@ -156,6 +156,14 @@ impl Load {
     }
 }
 
+/// All who take part somewhere.
+pub(crate) fn users() -> Vec<&'static str> {
+    let mut users = CONVERSATIONS.concat();
+    users.sort_unstable();
+    users.dedup();
+    users
+}
+
 /// The conversations that a device gets: those of its user, or the one of its filter.
 fn places(user: &str, filter: &str) -> Vec<Place> {
     let takes_part = |place: &Place| CONVERSATIONS[*place].contains(&user);

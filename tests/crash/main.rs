@@ -8,6 +8,8 @@
 //! and reads the logs over REST. Devices go away and come back by themselves as well, and
 //! repeat what was not acknowledged under the same ids.
 //!
+//! At the end inboxes and threads are what the tables say, counted anew, and the log, replayed.
+//!
 //! `CRASH_ROUNDS` (default 50) and `CRASH_SEED` (default random, printed) are read from the
 //! environment: `CRASH_ROUNDS=1000 cargo test --test crash -- --nocapture`. The seed repeats
 //! the choices, not the scheduling of the machine.
@@ -15,6 +17,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod broker;
+mod changes;
 mod check;
 mod device;
 mod ledger;
@@ -24,6 +27,9 @@ mod load;
 mod providers;
 mod push;
 mod rest;
+mod store;
+#[path = "../suite/convergence/truth.rs"]
+mod truth;
 mod wire;
 
 use std::time::Duration;
@@ -87,6 +93,7 @@ async fn nothing_acknowledged_is_lost_whatever_is_killed() {
     }
     let violations = load.ledger.violations();
     assert!(violations.is_empty(), "at the end: {violations:#?}");
+    store::compare(&broker, &load::users()).await;
     broker.stop().await;
     let counts = *load.ledger.counts().borrow();
     eprintln!("{rounds} rounds of {took:.1?}: {counts:?}");
@@ -96,6 +103,12 @@ async fn nothing_acknowledged_is_lost_whatever_is_killed() {
 /// with the broker that gathered them or with a Postgres that had not written them yet.
 async fn kill(broker: &mut Broker, load: &Load, victim: Victim, choice: u32) {
     load.ledger.kill();
+    strike(broker, victim, choice).await;
+    load.ledger.kill();
+}
+
+/// Kills, and starts the broker again if that is dead.
+async fn strike(broker: &mut Broker, victim: Victim, choice: u32) {
     match victim {
         Victim::Broker => {}
         Victim::Postmaster | Victim::PostmasterThenBroker => broker.kill_postmaster(),
@@ -111,7 +124,6 @@ async fn kill(broker: &mut Broker, load: &Load, victim: Victim, choice: u32) {
     if !matches!(victim, Victim::Postmaster | Victim::Backend) {
         broker.start_again().await;
     }
-    load.ledger.kill();
 }
 
 #[expect(

@@ -20,6 +20,14 @@ pub(crate) struct Entry {
     pub(crate) id: String,
 }
 
+/// An answer, whatever it says.
+#[derive(Clone, Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) retry_after: Option<std::time::Duration>,
+    pub(crate) body: Value,
+}
+
 impl Rest {
     pub(crate) fn new(addresses: watch::Receiver<Addresses>) -> Self {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -77,6 +85,45 @@ impl Rest {
         let status = answer.status().as_u16();
         let answer: Value = answer.json().await?;
         Ok((status, answer["seq"].as_i64()))
+    }
+
+    /// What a GET of `/v1…` answers.
+    pub(crate) async fn get(&self, token: &str, path: &str) -> reqwest::Result<Value> {
+        let http = self.addresses.borrow().http;
+        let request = self.client.get(format!("http://{http}/v1{path}"));
+        let answer = request.bearer_auth(token).send().await?;
+        answer.error_for_status()?.json().await
+    }
+
+    /// What is answered now, whatever it is.
+    pub(crate) async fn ask(
+        &self,
+        (method, path): (reqwest::Method, &str),
+        token: &str,
+        key: Option<&str>,
+        body: &Value,
+    ) -> reqwest::Result<Reply> {
+        let http = self.addresses.borrow().http;
+        let url = format!("http://{http}/v1{path}");
+        let mut request = self.client.request(method, url).bearer_auth(token);
+        if !body.is_null() {
+            request = request
+                .header("content-type", "application/json")
+                .body(body.to_string());
+        }
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        let answer = request.send().await?;
+        let status = answer.status().as_u16();
+        let retry_after = answer.headers().get("retry-after");
+        let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
+        let text = answer.text().await?;
+        Ok(Reply {
+            status,
+            retry_after: retry_after.map(std::time::Duration::from_secs),
+            body: serde_json::from_str(&text).unwrap_or_default(),
+        })
     }
 
     /// All entries after a sequence.

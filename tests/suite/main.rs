@@ -12,6 +12,7 @@ mod embedded;
 mod epoch;
 mod faults;
 mod format;
+mod fresh;
 mod groups;
 mod harness;
 mod inbox;

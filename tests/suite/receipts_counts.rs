@@ -6,7 +6,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::harness::{TestBroker, Wire};
+use crate::{
+    harness::{TestBroker, Wire},
+    requests::ask,
+};
 
 /// The next counts.
 async fn counts(wire: &mut Wire) -> Value {
@@ -157,5 +160,50 @@ async fn who_has_receipts_switched_off_is_not_counted(pool: PgPool) {
     // The first frame since: of the second message nothing was told.
     let third = json!({"counts": [count(1, 1, 1), count(2, 1, 1), count(3, 1, 1)], "of": 2});
     assert_eq!(counts(&mut alice).await, third);
+    broker.stop().await;
+}
+
+/// Given an author who was away when others read, when they come back and ask once, then they know
+/// what those who stayed were told, and hear of the next rise.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn who_connects_later_asks_once_for_the_counts(pool: PgPool) {
+    let settings = [
+        ("message.receipts_participants_max", "2"),
+        ("message.receipts_interval", "20ms"),
+    ];
+    let broker = TestBroker::start_with(&pool, &settings).await;
+    let group = broker.conversation(&["alice", "bob", "carol"]).await;
+    let mut alice = broker.device("alice", "phone").await;
+    alice.say(&group, "1").await;
+    alice.say(&group, "2").await;
+    alice.disconnect().await;
+    read(&broker, "bob", &group, 2).await;
+    read(&broker, "carol", &group, 1).await;
+
+    let mut alice = broker.device("alice", "phone").await;
+    alice.subscribe(&["me/device"]).await;
+    let arguments = json!({"conversation": group, "limit": 1});
+    let answer = ask(&mut alice, "receipts", &arguments).await;
+    let body = &answer["body"];
+    let present = json!([count(1, 2, 2), count(2, 1, 1)]);
+    assert_eq!((&body["counts"], &body["of"]), (&present, &json!(2)));
+    assert_eq!(body["receipts"].as_array().map(Vec::len), Some(1));
+    alice.subscribe(&["c/+/receipts"]).await;
+    read(&broker, "carol", &group, 2).await;
+    // The first message may have been told of before, to a device that did not listen.
+    while counts(&mut alice).await["counts"]
+        .as_array()
+        .unwrap()
+        .last()
+        != Some(&count(2, 2, 2))
+    {}
+
+    // Later pages do not repeat them; who has written nothing has none.
+    let path = format!("/{group}/receipts?after=alice");
+    let (_, page) = broker.rest(Method::GET, "alice", &path, None).await;
+    assert_eq!(page.get("counts"), None, "{page}");
+    let path = format!("/{group}/receipts");
+    let (_, page) = broker.rest(Method::GET, "bob", &path, None).await;
+    assert_eq!((page.get("counts"), page.get("of")), (None, None), "{page}");
     broker.stop().await;
 }

@@ -9,11 +9,12 @@ use serde::Serialize;
 
 use super::{Bridge, Caller, ConversationError};
 use crate::{
+    bridge::counts,
     domain::{
         ids::{ConversationId, DeviceId, Subject, UserId},
         message::Sequence,
         problem::ProblemKind,
-        receipt::{Report, Standing},
+        receipt::{Counts, Report, Standing},
     },
     store::{
         cursors,
@@ -33,7 +34,12 @@ pub struct UserPage {
 /// How far participants have got.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Receipts {
-    receipts: Vec<Standing>,
+    #[serde(rename = "receipts")]
+    standings: Vec<Standing>,
+    /// Of the caller's own newest messages, on the first page: what `c/{conversation}/receipts`
+    /// tells authors in large conversations.
+    #[serde(flatten)]
+    counts: Option<Counts>,
     /// There are more: ask again with `after`.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_after: Option<Subject>,
@@ -104,12 +110,17 @@ impl Bridge {
         self.participation(caller, conversation).await?;
         let after = self.place(conversation, page.after).await?;
         let mut conn = self.pool().acquire().await?;
+        let counts = match after {
+            None => counts::of_author(&mut conn, conversation, caller.user).await?,
+            Some(_) => None,
+        };
         let more = one_more(page.limit);
         let mut receipts =
             cursors::standings(&mut conn, conversation, caller.user, after, more).await?;
         let next_after = cut(&mut receipts, page.limit, |standing| &standing.user);
         Ok(Receipts {
-            receipts,
+            standings: receipts,
+            counts,
             next_after,
         })
     }

@@ -307,10 +307,9 @@ fn difference(held: &Held, state: Option<&Readable>, mismatch: bool) -> Option<D
         difference.mismatch = false;
         return Some(difference);
     };
-    let version = state.last_seq + state.own_version;
     let is_other_row = held
         .version
-        .map_or(held.seq.is_none(), |held| held != version);
+        .map_or(held.seq.is_none(), |held| held != state.row_version);
     difference.removed = state.left_seq.is_some();
     let is_news = difference.removed && held.version.is_none();
     if held.epoch.is_some_and(|epoch| epoch != state.epoch) {

@@ -70,6 +70,8 @@ pub struct LastMessageShown {
     pub preview: Option<String>,
     pub retracted: bool,
     pub expired: bool,
+    /// From then on it is not shown, and the server counts it no more.
+    pub expires_at: Option<i64>,
 }
 
 /// What holds for everybody in a conversation.
@@ -136,6 +138,7 @@ impl From<LastMessage> for LastMessageShown {
                 .and_then(|json| preview(&json)),
             retracted: message.is_retracted,
             expired: message.is_expired && !message.is_retracted,
+            expires_at: message.expires_at_millis.filter(|_| !is_gone),
         }
     }
 }

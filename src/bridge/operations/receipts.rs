@@ -22,7 +22,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "receipts",
         Get,
         "/conversations/{conversation}/receipts",
-        "How far each participant has got, page by page; without those who have receipts switched off.",
+        "How far each participant has got, page by page, without those who have receipts switched off; and how many have got to the caller's own newest messages.",
         list,
         InConversation<PageArguments>,
         Receipts

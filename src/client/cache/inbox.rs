@@ -57,6 +57,22 @@ impl Inbox {
         self.rows.remove(&conversation);
     }
 
+    /// Hides what the newest messages said whose time is over, in milliseconds since 1970. The
+    /// counts follow when the server has erased them.
+    pub fn hide_expired(&mut self, now_millis: i64) {
+        for row in self.rows.values_mut() {
+            let last = row.fields.get_mut("last_message");
+            let Some(last) = last.and_then(Value::as_object_mut) else {
+                continue;
+            };
+            if number(last, "expires_at").is_some_and(|at| at <= now_millis) {
+                last.insert("preview".to_owned(), Value::Null);
+                last.insert("expired".to_owned(), true.into());
+                last.insert("expires_at".to_owned(), Value::Null);
+            }
+        }
+    }
+
     /// The row of a conversation that the user takes part in.
     #[must_use]
     pub fn row(&self, conversation: ConversationId) -> Option<&Row> {
@@ -161,6 +177,25 @@ mod tests {
         let expected = json!({"conversation": ID, "epoch": 2, "last_seq": 7, "title": "2"});
         assert_eq!(shown(&inbox), Some(expected));
         assert_eq!(inbox.apply(row(8, 2)), Applied::Changed);
+    }
+
+    #[test]
+    fn what_expires_is_hidden_before_the_server_says_so() {
+        let mut inbox = Inbox::default();
+        let last = json!({"seq": 4, "preview": "secret", "expires_at": 70});
+        inbox.apply(patch(5, &json!({"last_message": last})));
+        inbox.hide_expired(69);
+        let preview = |inbox: &Inbox| shown(inbox).unwrap()["last_message"].clone();
+        assert_eq!(preview(&inbox), last);
+        inbox.hide_expired(70);
+        let hidden = json!({"seq": 4, "preview": null, "expired": true, "expires_at": null});
+        assert_eq!(preview(&inbox), hidden);
+        assert_eq!(
+            inbox.apply(patch(5, &json!({"last_message": last}))),
+            Applied::Stale
+        );
+        inbox.apply(patch(6, &json!({"last_message": hidden, "unread": 0})));
+        assert_eq!(preview(&inbox), hidden);
     }
 
     #[test]

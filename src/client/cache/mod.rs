@@ -14,6 +14,9 @@
 //!   `version` of a row or a message; what is not newer changes nothing.
 //! * Pieces are merged: a member that is absent stays, null clears it, objects merge member by member.
 //! * Nothing is counted here: unread messages and mentions are the server's word for a version.
+//!
+//! What expires does so by the clock of the application, which calls `hide_expired`; the server's word
+//! follows, with a version of its own.
 
 mod inbox;
 mod merge;
@@ -21,7 +24,7 @@ mod outgoing;
 mod thread;
 
 pub use inbox::{Inbox, Row};
-pub use outgoing::{Outgoing, Sending, State};
+pub use outgoing::{Asked, Outgoing, Sending, State};
 pub use thread::{Gap, Thread};
 
 use serde_json::{Map, Value};

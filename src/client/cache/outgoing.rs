@@ -1,8 +1,18 @@
 //! What the user sent and the server has not confirmed yet.
 //!
-//! A message shows at once. It leaves the list when its own entry arrives, or its
-//! acknowledgement; when it fails it stays, with the reason, until the user retries or gives up.
-//! It is repeated under the same id, so that a lost acknowledgement stores nothing twice.
+//! A message shows at once; when it fails it stays, with the reason, until the user retries or gives
+//! up. It is repeated under the same id, so that a lost acknowledgement stores nothing twice.
+//!
+//! It leaves the list when its own entry arrives, or when the thread is in step with the place that
+//! its acknowledgement names: pages bring messages without the entries that changed them, and what
+//! changes nothing, a reaction given twice, leaves no entry at all.
+//!
+//! MQTT 3.1.1 names no place. Then any answer tells that was asked for after the acknowledgement: what
+//! had been committed lies at its `last_seq` or before.
+//!
+//! ```text
+//!   acknowledged(id, none) ─▶ ask() ─▶ request, answer: `last_seq` ─▶ answered(…) ─▶ in_step(…)
+//! ```
 
 use std::collections::BTreeMap;
 
@@ -19,8 +29,9 @@ pub enum State {
     Pending,
     /// Handed over; not acknowledged.
     Sending,
-    /// Committed. It shows as sent, until its entry takes its place.
-    Sent(Sequence),
+    /// Committed, at this place of the log or before; none if nobody has said where. It shows
+    /// as sent, until the thread has got there.
+    Sent(Option<Sequence>),
     /// Refused: what the user wrote is kept.
     Failed(String),
 }
@@ -33,13 +44,20 @@ pub struct Sending {
     pub envelope: Members,
     pub state: State,
     place: u64,
+    /// Questions that had been asked when it was acknowledged.
+    asked: u64,
 }
+
+/// A question to the server, asked after everything that had been acknowledged by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked(u64);
 
 /// The messages on their way, oldest first.
 #[derive(Clone, Debug, Default)]
 pub struct Outgoing {
     messages: BTreeMap<String, Sending>,
     begun: u64,
+    asked: u64,
 }
 
 impl Outgoing {
@@ -61,6 +79,7 @@ impl Outgoing {
                 envelope,
                 state,
                 place,
+                asked: 0,
             });
     }
 
@@ -69,9 +88,44 @@ impl Outgoing {
         self.set(id, State::Sending);
     }
 
-    /// It is committed.
-    pub fn acknowledged(&mut self, id: &str, sequence: Sequence) {
-        self.set(id, State::Sent(sequence));
+    /// It is committed: at `sequence`, which MQTT 3.1.1 does not say.
+    pub fn acknowledged(&mut self, id: &str, sequence: Option<Sequence>) {
+        let asked = self.asked;
+        if let Some(sending) = self.messages.get_mut(id) {
+            sending.state = State::Sent(sequence);
+            sending.asked = asked;
+        }
+    }
+
+    /// Something is about to be asked whose answer has a `last_seq`: a thread, a row of the
+    /// inbox, what differs.
+    pub fn ask(&mut self) -> Asked {
+        self.asked += 1;
+        Asked(self.asked)
+    }
+
+    /// The answer has come: what was acknowledged before it was asked for lies at `last_seq` or
+    /// before.
+    pub fn answered(&mut self, asked: Asked, conversation: ConversationId, last_seq: i64) {
+        let Ok(last_seq) = Sequence::new(last_seq) else {
+            return;
+        };
+        for sending in self.messages.values_mut() {
+            let is_before = sending.conversation == conversation && sending.asked < asked.0;
+            if is_before && sending.state == State::Sent(None) {
+                sending.state = State::Sent(Some(last_seq));
+            }
+        }
+    }
+
+    /// The thread shows everything up to `synced`, as [`Thread::synced`](super::Thread::synced)
+    /// says: what was sent before is in it.
+    pub fn in_step(&mut self, conversation: ConversationId, synced: i64) {
+        self.messages.retain(|_, sending| {
+            let is_shown =
+                matches!(sending.state, State::Sent(Some(sequence)) if sequence.get() <= synced);
+            sending.conversation != conversation || !is_shown
+        });
     }
 
     /// It is refused for good, and shows so.
@@ -165,10 +219,44 @@ mod tests {
         let (mut outgoing, conversation) = begun(&["b", "a"]);
         assert_eq!(ids(&outgoing.shown(conversation)), ["b", "a"]);
         outgoing.handed_over("b");
-        outgoing.acknowledged("b", Sequence::FIRST);
+        outgoing.acknowledged("b", Some(Sequence::FIRST));
         assert_eq!(ids(&outgoing.shown(conversation)), ["b", "a"]);
         outgoing.entry(json!({"seq": 1, "id": "b"}).as_object().unwrap());
         assert_eq!(ids(&outgoing.shown(conversation)), ["a"]);
+    }
+
+    /// Goal: what leaves no entry, or whose entry came within a page, does not stay for ever.
+    #[test]
+    fn what_the_thread_has_reached_is_done() {
+        let (mut outgoing, conversation) = begun(&["a", "b", "c"]);
+        let at = |number| Some(Sequence::new(number).unwrap());
+        outgoing.acknowledged("a", at(4));
+        outgoing.acknowledged("b", at(6));
+        outgoing.in_step(ConversationId::random(), 9);
+        outgoing.in_step(conversation, 3);
+        assert_eq!(ids(&outgoing.shown(conversation)), ["a", "b", "c"]);
+        outgoing.in_step(conversation, 5);
+        assert_eq!(ids(&outgoing.shown(conversation)), ["b", "c"]);
+        outgoing.in_step(conversation, 6);
+        assert_eq!(ids(&outgoing.shown(conversation)), ["c"], "not sent yet");
+    }
+
+    /// Goal: an answer says nothing of what was acknowledged after it was asked for.
+    #[test]
+    fn without_a_place_the_next_answer_tells() {
+        let (mut outgoing, conversation) = begun(&["a", "b"]);
+        outgoing.acknowledged("a", None);
+        let asked = outgoing.ask();
+        outgoing.acknowledged("b", None);
+        outgoing.in_step(conversation, 9);
+        assert_eq!(ids(&outgoing.shown(conversation)), ["a", "b"]);
+        outgoing.answered(asked, conversation, 9);
+        outgoing.in_step(conversation, 9);
+        assert_eq!(ids(&outgoing.shown(conversation)), ["b"]);
+        let asked = outgoing.ask();
+        outgoing.answered(asked, conversation, 9);
+        outgoing.in_step(conversation, 9);
+        assert!(outgoing.shown(conversation).is_empty());
     }
 
     #[test]

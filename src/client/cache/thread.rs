@@ -23,7 +23,7 @@ const LASTING: [&str; 9] = [
     "version",
 ];
 /// What is left of a message without its content.
-const TOMBSTONE: [&str; 5] = ["seq", "id", "from", "at", "type"];
+const TOMBSTONE: [&str; 6] = ["seq", "id", "from", "at", "type", "version"];
 
 /// Entries that are missing: ask for what has changed since `from - 1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +97,15 @@ impl Thread {
         Applied::Changed
     }
 
+    /// Hides the content of messages whose time is over, in milliseconds since 1970.
+    pub fn hide_expired(&mut self, now_millis: i64) {
+        for message in self.messages.values_mut() {
+            if number(message, "expires_at").is_some_and(|at| at <= now_millis) {
+                bury(message, "expired");
+            }
+        }
+    }
+
     /// A page was applied whose conversation ended at `last_seq` then. Only the first one says how
     /// far the thread is in step: later pages hold other messages.
     pub fn page(&mut self, last_seq: i64) {
@@ -126,6 +135,12 @@ impl Thread {
         self.early.retain(|seq, _| *seq >= first_seq);
         self.synced = self.synced.map(|synced| synced.max(first_seq - 1));
         self.catch_up();
+    }
+
+    /// Up to where everything is applied; none before the first page.
+    #[must_use]
+    pub fn synced(&self) -> Option<i64> {
+        self.synced
     }
 
     /// What is missing. It may be on its way: wait a moment before asking.
@@ -166,9 +181,13 @@ impl Thread {
         if number(target, "version") >= Some(seq) || is_true(target, "retracted") {
             return; // the page that brought it was younger
         }
+        if is_true(target, "expired") && kind != "retract" {
+            target.insert("version".to_owned(), seq.into());
+            return; // nothing is left to be changed
+        }
         match kind {
             "edit" => edit(target, entry),
-            "retract" => retract(target),
+            "retract" => bury(target, "retracted"),
             _ => react(target, &entry, &self.me),
         }
         target.insert("version".to_owned(), seq.into());
@@ -189,9 +208,10 @@ fn edit(target: &mut Members, entry: Members) {
     }
 }
 
-fn retract(target: &mut Members) {
-    target.retain(|name, _| TOMBSTONE.contains(&name.as_str()));
-    target.insert("retracted".to_owned(), true.into());
+/// The content goes; `why` is the member that says so.
+fn bury(message: &mut Members, why: &str) {
+    message.retain(|name, _| TOMBSTONE.contains(&name.as_str()));
+    message.insert(why.to_owned(), true.into());
 }
 
 fn react(target: &mut Members, entry: &Members, me: &Subject) {
@@ -283,6 +303,25 @@ mod tests {
         }
         assert_eq!(shown(&thread), expected());
         assert_eq!(thread.gap(), None);
+    }
+
+    /// Goal: by the clock or by the word of the server, what has expired is gone, and stays gone.
+    #[test]
+    fn what_expires_is_hidden() {
+        let said = json!({"seq": 1, "id": "1", "from": "ann", "at": 10, "type": "text", "body": "secret", "expires_at": 70});
+        let gone = json!({"seq": 1, "id": "1", "from": "ann", "at": 10, "type": "text", "expired": true, "version": 1});
+        let mut by_clock = thread();
+        by_clock.entry(members(said.clone()));
+        let mut by_word = by_clock.clone();
+        by_clock.hide_expired(69);
+        assert_eq!(shown(&by_clock)[0]["body"], "secret");
+        by_clock.hide_expired(70);
+        assert_eq!(shown(&by_clock), json!([gone]));
+        assert_eq!(by_word.message(members(gone.clone())), Applied::Changed);
+        assert_eq!(by_word.message(members(gone.clone())), Applied::Stale);
+        let edit = json!({"seq": 2, "id": "2", "from": "ann", "at": 20, "type": "edit", "ref": 1, "body": "again"});
+        by_word.entry(members(edit));
+        assert_eq!(shown(&by_word)[0].get("body"), None);
     }
 
     #[test]

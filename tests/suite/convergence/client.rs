@@ -11,6 +11,7 @@ use rand::{Rng as _, rngs::StdRng, seq::SliceRandom as _};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::truth::members;
 use crate::harness::{Delivery, Received, TestBroker, Wire};
 
 /// Something that arrived and is not applied yet.
@@ -310,11 +311,4 @@ async fn subscribe(wire: &mut Wire) -> Vec<Delivery> {
 fn messages(page: &Value) -> Vec<Members> {
     let messages = page["messages"].as_array().unwrap();
     messages.iter().cloned().map(members).collect()
-}
-
-pub(super) fn members(value: Value) -> Members {
-    match value {
-        Value::Object(members) => members,
-        other => panic!("{other}"),
-    }
 }

@@ -7,28 +7,23 @@ use homing::{client::cache::Members, domain::ids::ConversationId};
 use serde_json::{Value, json};
 use sqlx::{PgPool, Row as _};
 
-use super::client::members;
-
 /// The fields of each row of a user's inbox that can be counted.
-pub(super) async fn rows(pool: &PgPool, user: &str) -> BTreeMap<ConversationId, Members> {
+pub(crate) async fn rows(pool: &PgPool, user: &str) -> BTreeMap<ConversationId, Members> {
     let rows = sqlx::query(
         "select p.conversation_id, c.title, c.last_seq, p.read_seq, p.role,
                 p.pinned_at is not null as is_pinned,
-                p.visible_from,
-                (select count(*) from messages m
+                greatest(p.visible_from, c.first_seq) as first_seq,
+                least(1000, (select count(*) from messages m
                  where m.conversation_id = p.conversation_id and m.seq > p.read_seq
-                   and m.seq >= p.visible_from and m.ordinal is not null
-                   and m.sender_id <> p.user_id and m.retract_seq is null) as unread,
-                (select count(*) from messages m
+                   and m.seq >= greatest(p.visible_from, c.first_seq) and m.ordinal is not null
+                   and m.sender_id <> p.user_id and m.retract_seq is null and m.content_format >= 0)) as unread,
+                least(1000, (select count(*) from messages m
                  where m.conversation_id = p.conversation_id and m.seq > p.read_seq
-                   and m.seq >= p.visible_from and m.ordinal is not null
-                   and m.sender_id <> p.user_id and m.retract_seq is null
+                   and m.seq >= greatest(p.visible_from, c.first_seq) and m.ordinal is not null
+                   and m.sender_id <> p.user_id and m.retract_seq is null and m.content_format >= 0
                    and nullif(convert_from(m.extra, 'UTF8'), '')::jsonb -> 'mentions' ? u.subject
                    and exists (select from mentions n where n.conversation_id = m.conversation_id
-                               and n.seq = m.seq and n.user_id = p.user_id)) as mentions,
-                (select max(m.seq) from messages m
-                 where m.conversation_id = p.conversation_id and m.ordinal is not null
-                   and m.seq >= p.visible_from) as last_message,
+                               and n.seq = m.seq and n.user_id = p.user_id))) as mentions,
                 p.archived_seq is not null and (p.muted_until is not null or p.archived_seq >= coalesce(
                     (select max(m.seq) from messages m
                      where m.conversation_id = p.conversation_id and m.ordinal is not null), 0)) as archived
@@ -47,7 +42,7 @@ pub(super) async fn rows(pool: &PgPool, user: &str) -> BTreeMap<ConversationId, 
             "last_seq": row.get::<i64, _>("last_seq"),
             "read": row.get::<i64, _>("read_seq"),
             "role": row.get::<String, _>("role"),
-            "first_seq": row.get::<i64, _>("visible_from"),
+            "first_seq": row.get::<i64, _>("first_seq"),
             "unread": row.get::<i64, _>("unread"),
             "mentions": row.get::<i64, _>("mentions"),
             "archived": row.get::<bool, _>("archived"),
@@ -58,13 +53,16 @@ pub(super) async fn rows(pool: &PgPool, user: &str) -> BTreeMap<ConversationId, 
 }
 
 /// The thread of a user, replayed from the log.
-pub(super) async fn thread(pool: &PgPool, id: ConversationId, user: &str) -> Vec<Members> {
+pub(crate) async fn thread(pool: &PgPool, id: ConversationId, user: &str) -> Vec<Members> {
     let log = sqlx::query(
         "select m.seq, m.client_message_id as id, s.subject as sender, m.type, m.ref_seq,
                 case when m.body = '' then 'null' else convert_from(m.body, 'UTF8')::jsonb end as body,
                 nullif(convert_from(m.extra, 'UTF8'), '')::jsonb as extra,
-                (extract(epoch from m.created_at) * 1000)::bigint as at, p.visible_from
+                (extract(epoch from m.created_at) * 1000)::bigint as at,
+                greatest(p.visible_from, c.first_seq) as visible_from,
+                m.content_format < 0 and m.retract_seq is null as has_expired
          from messages m
+         join conversations c on c.conversation_id = m.conversation_id
          join users s on s.user_id = m.sender_id
          join users u on u.subject = $2
          join participants p on p.conversation_id = m.conversation_id and p.user_id = u.user_id
@@ -77,6 +75,7 @@ pub(super) async fn thread(pool: &PgPool, id: ConversationId, user: &str) -> Vec
     .unwrap();
     let mut thread: BTreeMap<i64, Members> = BTreeMap::new();
     let mut reactions: BTreeMap<i64, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
+    let mut expired = BTreeSet::new();
     let mut visible_from = 1;
     for row in log {
         visible_from = row.get("visible_from");
@@ -92,6 +91,9 @@ pub(super) async fn thread(pool: &PgPool, id: ConversationId, user: &str) -> Vec
                 entry.extend(extra);
             }
             thread.insert(seq, entry);
+            if row.get("has_expired") {
+                expired.insert(seq);
+            }
             continue;
         }
         let target = target.unwrap();
@@ -106,10 +108,7 @@ pub(super) async fn thread(pool: &PgPool, id: ConversationId, user: &str) -> Vec
                 }
             }
             "retract" => {
-                message.retain(|name, _| {
-                    ["seq", "id", "from", "at", "type", "version"].contains(&name.as_str())
-                });
-                message.insert("retracted".into(), true.into());
+                bury(message, "retracted");
                 reactions.remove(&target);
             }
             _ => {
@@ -122,6 +121,10 @@ pub(super) async fn thread(pool: &PgPool, id: ConversationId, user: &str) -> Vec
                 }
             }
         }
+    }
+    for seq in expired {
+        bury(thread.get_mut(&seq).unwrap(), "expired");
+        reactions.remove(&seq);
     }
     for (target, keys) in reactions {
         let counted = keys.into_iter().filter(|(_, users)| !users.is_empty());
@@ -141,4 +144,18 @@ pub(super) async fn thread(pool: &PgPool, id: ConversationId, user: &str) -> Vec
         }
     }
     thread.split_off(&visible_from).into_values().collect()
+}
+
+/// The content is gone.
+fn bury(message: &mut Members, why: &str) {
+    message
+        .retain(|name, _| ["seq", "id", "from", "at", "type", "version"].contains(&name.as_str()));
+    message.insert(why.into(), true.into());
+}
+
+pub(crate) fn members(value: Value) -> Members {
+    match value {
+        Value::Object(members) => members,
+        other => panic!("{other}"),
+    }
 }

@@ -1,20 +1,32 @@
 //! Users, their devices, their conversations, and what happens to them.
 
-use homing::domain::ids::ConversationId;
+use homing::{client::cache::Members, domain::ids::ConversationId};
 use rand::{Rng as _, rngs::StdRng, seq::IndexedRandom as _};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use super::{client::Client, truth};
-use crate::harness::TestBroker;
+use crate::harness::{TestBroker, until};
 
 const USERS: [&str; 6] = ["ann", "ben", "cleo", "dan", "eve", "fay"];
 const DEVICES_EACH: usize = 4;
 const CONVERSATIONS: usize = 5;
 
+/// Nothing expires before the test says so.
+const LATER: i64 = 4_000_000_000_000;
+/// What is over now, and what is still to be done about it.
+const DUE: &str = "
+    select (select count(*) from messages m where m.expires_at <= now() and m.content_format >= 0)
+         + (select count(*) from messages m join conversations c using (conversation_id)
+            where c.retention_seconds is not null and m.content_format >= 0
+              and m.created_at < now() - interval '1 hour')
+         + (select count(*) from participants p
+            where p.left_seq is null and p.archived_seq is not null and p.muted_until <= now())";
+
 pub(super) struct World {
     broker: TestBroker,
+    pool: PgPool,
     rng: StdRng,
     clients: Vec<Client>,
     conversations: Vec<ConversationId>,
@@ -24,7 +36,8 @@ pub(super) struct World {
 
 impl World {
     pub(super) async fn new(pool: &PgPool, mut rng: StdRng, seed: u64) -> Self {
-        let broker = TestBroker::start(pool).await;
+        let settings = [("message.erase_interval", "10ms")];
+        let broker = TestBroker::start_with(pool, &settings).await;
         let mut conversations = Vec::new();
         for place in 0..CONVERSATIONS {
             let depth = [None, Some(0), Some(3)].choose(&mut rng).copied().flatten();
@@ -39,6 +52,7 @@ impl World {
         let devices = |user| (0..DEVICES_EACH).map(move |device| Client::new(user, device));
         Self {
             broker,
+            pool: pool.clone(),
             rng,
             clients: USERS.iter().flat_map(|&user| devices(user)).collect(),
             conversations,
@@ -49,7 +63,11 @@ impl World {
 
     /// A change of what is stored, and something that happens to some devices.
     pub(super) async fn step(&mut self) {
-        self.change().await;
+        if self.rng.random_ratio(1, 8) {
+            self.pass_time().await;
+        } else {
+            self.change().await;
+        }
         for _ in 0..4 {
             self.disturb().await;
         }
@@ -67,12 +85,13 @@ impl World {
         let inbox = format!("/{id}/inbox");
         let participant = format!("/{id}/participants/{other}");
         let (method, user, path, body) = match self.rng.random_range(0..24) {
-            0..10 => (
-                Method::POST,
-                user,
-                messages,
-                json!({"id": said, "body": said, "mentions": [other]}),
-            ),
+            0..10 => {
+                let mut body = json!({"id": said, "body": said, "mentions": [other]});
+                if is_so {
+                    body["expires_at"] = LATER.into();
+                }
+                (Method::POST, user, messages, body)
+            }
             10 | 11 => (
                 Method::POST,
                 user,
@@ -127,6 +146,31 @@ impl World {
         assert!(status.as_u16() < 500, "{method} {path}: {status} {answer}");
     }
 
+    /// Time is over for something: a message, the oldest entries, a mute.
+    async fn pass_time(&mut self) {
+        let id = *self.conversations.choose(&mut self.rng).unwrap();
+        let seq: i64 = self.rng.random_range(1..40);
+        let statement = match self.rng.random_range(0..8) {
+            0..5 => {
+                "update messages set expires_at = now()
+                 where conversation_id = $1 and expires_at is not null and seq <= $2"
+            }
+            5 => {
+                "with kept as (
+                     update conversations set retention_seconds = 3600 where conversation_id = $1
+                 )
+                 update messages set created_at = now() - interval '2 hours'
+                 where conversation_id = $1 and seq <= $2 / 4"
+            }
+            _ => {
+                "update participants set muted_until = now()
+                 where conversation_id = $1 and muted_until is not null and $2 > 0"
+            }
+        };
+        let update = sqlx::query(statement).bind(id.0).bind(seq);
+        update.execute(&self.pool).await.unwrap();
+    }
+
     async fn disturb(&mut self) {
         let place = self.rng.random_range(0..self.clients.len());
         let id = *self.conversations.choose(&mut self.rng).unwrap();
@@ -143,6 +187,11 @@ impl World {
     }
 
     pub(super) async fn settle(&mut self) {
+        until("what is over is erased", async || {
+            let due = sqlx::query_scalar::<_, i64>(DUE).fetch_one(&self.pool);
+            due.await.unwrap() == 0
+        })
+        .await;
         for client in &mut self.clients {
             client.settle(&self.broker, &mut self.rng).await;
         }
@@ -173,6 +222,17 @@ impl World {
                     .collect();
                 let expected = truth::thread(pool, id, &client.user).await;
                 assert_eq!(thread, expected, "{place}: thread of {id}");
+                let is_message =
+                    |entry: &&Members| !entry["type"].as_str().unwrap().starts_with("homing.");
+                let newest = expected.iter().rfind(is_message);
+                let last = &row.fields["last_message"];
+                for (name, said) in [("seq", "seq"), ("preview", "body"), ("expired", "expired")] {
+                    let said = newest.and_then(|newest| newest.get(said));
+                    let shown = last
+                        .get(name)
+                        .filter(|shown| !shown.is_null() && **shown != json!(false));
+                    assert_eq!(shown, said, "{place}: `{name}` of the last message of {id}");
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The inbox: what a user sees of all conversations at once.
 
+mod erased;
 mod pages;
 mod patches;
 mod refusals;

@@ -34,7 +34,7 @@ async fn a_row_shows_all_that_a_list_needs(pool: PgPool) {
         "conversation": group, "version": 2, "kind": "group", "title": "Lunch", "epoch": 1,
         "first_seq": 1, "last_seq": 2, "activity_at": null,
         "last_message": {"seq": 2, "from": "alice", "at": null, "type": "text",
-                         "preview": "ü".repeat(200), "retracted": false, "expired": false},
+                         "preview": "ü".repeat(200), "retracted": false, "expired": false, "expires_at": null},
         "unread": 2, "mentions": 1, "read": 0, "role": "member",
         "muted_until": null, "notify_mentions": true, "silenced_until": null,
         "pinned_at": null, "archived": false, "removed": false,

@@ -24,6 +24,14 @@ async fn what_has_expired_is_hidden_and_then_erased(pool: PgPool) {
         entries(&broker, "bob", &group).await[2]["body"],
         "secret again"
     );
+    let path = format!("/{group}/thread");
+    let (_, thread) = broker.rest(reqwest::Method::GET, "bob", &path, None).await;
+    let edited = &thread["messages"][0];
+    assert_eq!(
+        (&edited["body"], &edited["expires_at"]),
+        (&json!("secret again"), &json!(later)),
+        "an edit does not hide when it ends"
+    );
     sqlx::query("update messages set expires_at = now() where expires_at is not null")
         .execute(&pool)
         .await

@@ -3,6 +3,7 @@
 mod changes;
 mod contents;
 mod expiry;
+mod outgoing;
 mod refusals;
 
 use reqwest::Method;

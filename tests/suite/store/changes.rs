@@ -331,8 +331,8 @@ async fn contents_are_erased_in_steps_and_once(pool: PgPool) {
     }
     let mut counts = Vec::new();
     for _ in 0..3 {
-        counts.push(expiry::erase_expired(&mut conn, 2).await.unwrap());
-        counts.push(expiry::erase_outdated(&mut conn, 3).await.unwrap());
+        counts.push(expiry::erase_expired(&mut conn, 2).await.unwrap().entries);
+        counts.push(expiry::erase_outdated(&mut conn, 3).await.unwrap().entries);
     }
     assert_eq!(counts, [2, 3, 1, 2, 0, 0]);
     let left: Vec<i64> =

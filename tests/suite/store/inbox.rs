@@ -12,6 +12,7 @@ use homing::{
         changes::append_changes,
         conversations::{self, Role},
         cursors::{self, Settled},
+        expiry,
         inbox::{self, Row, Wanted},
         inbox_settings::{self, InboxChange},
         messages,
@@ -44,7 +45,7 @@ async fn recount(
         "select count(*) filter (where counts), count(*) filter (where counts and exists (
              select from mentions n where n.conversation_id = $1 and n.user_id = $2 and n.seq = seq_of))
          from (
-             select m.seq as seq_of, m.ordinal is not null and m.retract_seq is null
+             select m.seq as seq_of, m.ordinal is not null and m.retract_seq is null and m.content_format >= 0
                     and m.sender_id <> $2 and m.seq > p.read_seq and p.left_seq is null
                     and m.seq >= p.visible_from as counts
              from messages m join participants p on p.conversation_id = m.conversation_id
@@ -66,8 +67,8 @@ fn content(message: &mut NewMessage, kind: &str, target: i64, body: &str) {
     };
 }
 
-/// Goal: sends, mentions, edits, retractions, reactions, reads, pins, archives and removals in
-/// any order leave right counts, and no row shows something else under the same version.
+/// Goal: sends, mentions, edits, retractions, reactions, reads, pins, archives, removals and
+/// erasures in any order leave right counts, and no row shows something else under the same version.
 #[sqlx::test(migrator = "MIGRATOR")]
 async fn counts_and_versions_are_right_after_every_step(pool: PgPool) {
     let mut conn = writer(&pool).await;
@@ -79,6 +80,10 @@ async fn counts_and_versions_are_right_after_every_step(pool: PgPool) {
         }
         let all: Vec<_> = users.iter().collect();
         let groups = [group(&mut conn, &all).await, group(&mut conn, &all).await];
+        sqlx::query("update conversations set retention_seconds = 3600")
+            .execute(&mut conn)
+            .await
+            .unwrap();
         let mut shown: HashMap<(UserId, ConversationId), Row> = HashMap::new();
         for step in 0..STEPS {
             let who = users[random.random_range(0..users.len())].clone();
@@ -121,7 +126,7 @@ async fn perform(
     let state = readable(conn, who.0, &[conversation]).await.unwrap()[0].1;
     let any = random.random_range(0..=state.last_seq.max(1)).max(1);
     let mut message = message_with_id(conversation, who, &format!("m-{step}"));
-    match random.random_range(0..12) {
+    match random.random_range(0..14) {
         0..=3 => {
             message.content.mentions = random.random_bool(0.5).then(|| vec![users[0].1.clone()]);
             messages::append_batch(conn, &[message]).await.unwrap();
@@ -154,6 +159,21 @@ async fn perform(
             inbox_settings::change(conn, conversation, who.0, change)
                 .await
                 .unwrap();
+        }
+        12 => {
+            let statement = "update messages set expires_at = now()
+                             where conversation_id = $1 and seq = $2 and ordinal is not null
+                               and content_format >= 0";
+            let update = sqlx::query(statement).bind(conversation.0).bind(any);
+            update.execute(&mut *conn).await.unwrap();
+            expiry::erase_expired(conn, 10).await.unwrap();
+        }
+        13 => {
+            let statement = "update messages set created_at = to_timestamp(0)
+                             where conversation_id = $1 and seq <= $2 / 8";
+            let update = sqlx::query(statement).bind(conversation.0).bind(any);
+            update.execute(&mut *conn).await.unwrap();
+            expiry::erase_outdated(conn, 1_000).await.unwrap();
         }
         _ => {
             let (whom, actor) = ((who.0, &who.1), (users[0].0, &users[0].1));

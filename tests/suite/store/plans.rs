@@ -202,11 +202,13 @@ async fn changes_find_their_rows_by_index(pool: PgPool) {
         .await
         .unwrap();
     meter.before = reads(&mut tx).await;
-    assert_eq!(expiry::erase_expired(&mut tx, 10).await.unwrap(), 1);
+    let erased = expiry::erase_expired(&mut tx, 10).await.unwrap();
+    assert_eq!(erased.entries, 1);
     meter
         .check(&mut tx, "to erase one that has expired", 6)
         .await;
-    assert_eq!(expiry::erase_outdated(&mut tx, 10).await.unwrap(), 3);
+    let erased = expiry::erase_outdated(&mut tx, 10).await.unwrap();
+    assert_eq!(erased.entries, 3);
     meter
         .check(&mut tx, "to erase three that are outdated", 30)
         .await;
