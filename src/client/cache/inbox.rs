@@ -1,6 +1,6 @@
 //! The list of conversations.
 
-use std::collections::HashMap;
+use std::{cmp::Ordering, collections::HashMap};
 
 use serde_json::Value;
 
@@ -23,20 +23,31 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Merges a row or a patch of one. It must have `conversation` and `version`.
+    /// Merges a row or a patch of one. It must have `conversation` and `version`. Versions are
+    /// compared within an epoch; what names none, as a removal, is of the one that is known.
     pub fn apply(&mut self, mut patch: Members) -> Applied {
         let conversation = text(&patch, "conversation").and_then(|id| id.parse().ok());
         let (Some(conversation), Some(version)) = (conversation, number(&patch, "version")) else {
             return Applied::Unreadable;
         };
-        let row = self.rows.entry(conversation).or_default();
-        let is_new_epoch = number(&patch, "epoch") > number(&row.fields, "epoch");
-        if version <= row.version && !is_new_epoch {
+        let Some(row) = self.rows.get_mut(&conversation) else {
+            patch.remove("version");
+            let fields = patch;
+            self.rows.insert(conversation, Row { version, fields });
+            return Applied::Changed;
+        };
+        let known = number(&row.fields, "epoch");
+        let epochs = known.zip(number(&patch, "epoch"));
+        let order = epochs.map_or(Ordering::Equal, |(known, epoch)| epoch.cmp(&known));
+        if order.then(version.cmp(&row.version)).is_le() {
             return Applied::Stale;
         }
         patch.remove("version");
-        if is_true(&patch, "removed") || is_true(&row.fields, "removed") || is_new_epoch {
+        if is_true(&patch, "removed") || is_true(&row.fields, "removed") || order.is_gt() {
             row.fields = patch; // begins anew
+            if let Some(known) = known {
+                row.fields.entry("epoch").or_insert_with(|| known.into());
+            }
         } else {
             merge(&mut row.fields, patch);
         }
@@ -132,6 +143,44 @@ mod tests {
         inbox.apply(patch(12, &json!({"title": "Team", "unread": 0})));
         let anew = json!({"conversation": ID, "title": "Team", "unread": 0});
         assert_eq!(shown(&inbox), Some(anew));
+    }
+
+    /// Goal: rows as the server sends them; only a removal does not name its epoch.
+    #[test]
+    fn a_removal_is_of_the_epoch_that_is_known() {
+        let mut inbox = Inbox::default();
+        let row = json!({"title": "Team", "epoch": 2});
+        inbox.apply(patch(5, &row));
+        inbox.apply(patch(8, &json!({"removed": true})));
+        assert_eq!(inbox.known()[0]["epoch"], 2);
+        for late in [row.clone(), json!({"title": "Old", "epoch": 1})] {
+            assert_eq!(inbox.apply(patch(7, &late)), Applied::Stale);
+            assert_eq!(shown(&inbox), None);
+        }
+        assert_eq!(inbox.apply(patch(9, &row)), Applied::Changed);
+        let anew = json!({"conversation": ID, "title": "Team", "epoch": 2});
+        assert_eq!(shown(&inbox), Some(anew));
+    }
+
+    #[test]
+    fn an_epoch_that_is_over_changes_nothing() {
+        let mut inbox = Inbox::default();
+        inbox.apply(patch(9, &json!({"title": "Lost", "unread": 3, "epoch": 1})));
+        let row = json!({"title": "Team", "epoch": 2});
+        assert_eq!(inbox.apply(patch(4, &row)), Applied::Changed);
+        let lost = patch(9, &json!({"title": "Lost", "epoch": 1}));
+        assert_eq!(inbox.apply(lost), Applied::Stale);
+        let expected = json!({"conversation": ID, "title": "Team", "epoch": 2});
+        assert_eq!(shown(&inbox), Some(expected));
+    }
+
+    #[test]
+    fn what_was_not_known_is_new_whatever_its_version() {
+        let mut inbox = Inbox::default();
+        let empty = json!({"title": null, "unread": 0});
+        assert_eq!(inbox.apply(patch(0, &empty)), Applied::Changed);
+        assert_eq!(inbox.apply(patch(0, &empty)), Applied::Stale);
+        assert!(inbox.row(ID.parse().unwrap()).is_some());
     }
 
     #[test]
