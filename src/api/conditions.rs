@@ -7,8 +7,7 @@ use axum::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
 
-use super::error::ApiError;
-use crate::domain::problem::ProblemKind;
+use crate::bridge::condition::Condition;
 
 /// How much of the SHA-256 of a body is its tag, in bytes.
 const TAG_BYTES: usize = 16;
@@ -31,25 +30,25 @@ pub(super) fn tagged(request: &HeaderMap, body: &str, mut response: Response) ->
     response
 }
 
-/// Whether a request has conditions at all.
-pub(super) fn are_in(request: &HeaderMap) -> bool {
-    request.contains_key(header::IF_MATCH) || request.contains_key(header::IF_NONE_MATCH)
+/// The conditions of a change, if it has some.
+pub(super) fn of_change(request: &HeaderMap) -> Option<Condition> {
+    let mut conditions = HeaderMap::new();
+    for name in [header::IF_MATCH, header::IF_NONE_MATCH] {
+        for value in request.get_all(&name) {
+            conditions.append(&name, value.clone());
+        }
+    }
+    let is_none = conditions.is_empty();
+    (!is_none).then(|| Condition::new(move |present| hold(&conditions, present)))
 }
 
-/// Refuses a change whose conditions do not hold for what is there now.
-pub(super) fn check(request: &HeaderMap, present: Option<&str>) -> Result<(), ApiError> {
+/// Whether the conditions of a change hold for what is there now.
+fn hold(request: &HeaderMap, present: Option<&str>) -> bool {
     let tag = present.map(tag).unwrap_or_default();
     let is_there = present.is_some();
     let matches = names(request, header::IF_MATCH, &tag, Comparison::Strong);
     let differs = names(request, header::IF_NONE_MATCH, &tag, Comparison::Weak);
-    if matches.is_some_and(|matches| !(matches && is_there)) || differs == Some(true) && is_there {
-        let detail = "what is there is not what the request is based on; read it again first";
-        return Err(ApiError::Refused(
-            ProblemKind::PreconditionFailed,
-            detail.to_owned(),
-        ));
-    }
-    Ok(())
+    matches.is_none_or(|matches| matches && is_there) && !(differs == Some(true) && is_there)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,8 +119,8 @@ mod tests {
             (header::IF_NONE_MATCH, tag.clone(), Some("[]"), true),
         ] {
             let request = headers(name.clone(), &value);
-            assert_eq!(check(&request, present).is_ok(), holds, "{name} {value}");
+            assert_eq!(hold(&request, present), holds, "{name} {value}");
         }
-        assert!(check(&HeaderMap::new(), None).is_ok());
+        assert!(of_change(&HeaderMap::new()).is_none());
     }
 }

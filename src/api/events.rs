@@ -5,8 +5,9 @@
 //!   event: receipt    {"conversation", "receipt"}
 //!   event: typing     {"conversation", "typing"}
 //!   event: inbox      a patch of an inbox row, as on me/inbox
-//!   event: presence   as on me/presence
+//!   event: presence   as on me/presence, of the users of ?watch=bob,cleo: now, and what changes
 //!   event: gap        {"conversation", "from", "to", "href"}: entries to be read there
+//!   event: gap        {"conversation", "from", "to"}: entries that cannot be read (any more)
 //!   event: resync     {"changed_since", "href"}: first of all, if Last-Event-ID was sent
 //! ```
 //!
@@ -18,7 +19,7 @@ mod streams;
 use std::{collections::VecDeque, convert::Infallible, future::poll_fn, sync::Arc, time::Duration};
 
 use axum::{
-    extract::State,
+    extract::{Query, State, rejection::QueryRejection},
     http::{HeaderMap, HeaderName},
     response::{
         IntoResponse, Response,
@@ -26,6 +27,7 @@ use axum::{
     },
 };
 use futures_util::stream;
+use serde::Deserialize;
 use serde_json::json;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -38,10 +40,11 @@ use super::{
 use crate::{
     bridge::{
         Bridge,
+        conversations::{Caller, ConversationError},
         mailbox::{Event, Mailbox, Notice},
     },
     domain::{
-        ids::{ConversationId, UserId},
+        ids::{ConversationId, DeviceId, Subject, UserId},
         message::SharedEntry,
         topic::{ME_INBOX, ME_PRESENCE},
     },
@@ -58,26 +61,55 @@ const CATCH_UP_ENTRIES_MAX: i64 = 200;
 /// some changes are written a moment later.
 const RESYNC_MARGIN_MILLIS: u64 = 10_000;
 
+/// The query of `GET /v1/events`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    /// Users whose presence is told, with commas between.
+    watch: Option<String>,
+}
+
+impl Wanted {
+    fn users(&self) -> Result<Vec<Subject>, ApiError> {
+        let names = self.watch.as_deref().unwrap_or_default().split(',');
+        let users = names.filter(|name| !name.is_empty()).map(Subject::new);
+        users
+            .collect::<Result<_, _>>()
+            .map_err(|error| ApiError::Invalid(format!("`watch`: {error}")))
+    }
+}
+
 /// `GET /v1/events`
 pub(super) async fn follow(
     State(state): State<ApiState>,
     AuthFor { caller, remains }: AuthFor,
+    wanted: Result<Query<Wanted>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     state.bridge.rates().request(&caller)?;
+    let Query(wanted) = wanted.map_err(|rejection| ApiError::Invalid(rejection.body_text()))?;
+    let watched = wanted.users()?;
     let now = Instant::now();
     let ends = now + remains.min(Duration::from_hours(24 * 365));
     let seat = state.streams.take_seat(caller.user, ends, now)?;
     let mailbox = Arc::new(Mailbox::default());
     mailbox.set_wants_inbox(true);
+    let presence = state.bridge.presence();
+    let (stream, watch_ttl) = (
+        presence.stream_opened(mailbox.clone()),
+        presence.watch_ttl(),
+    );
     let commits = state.bridge.commits();
     commits.subscribe(caller.user, mailbox.clone());
     let mut heartbeat = tokio::time::interval(state.http.events_heartbeat);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let follower = Follower {
+    let mut follower = Follower {
         bridge: state.bridge.clone(),
-        user: caller.user,
+        caller,
         mailbox,
+        stream,
+        watched,
+        watch_again: tokio::time::interval(watch_ttl / 2),
         frames: headers
             .get("last-event-id")
             .map(|id| resync(id.to_str().ok()))
@@ -89,6 +121,8 @@ pub(super) async fn follow(
         ends,
         _seat: seat,
     };
+    follower.watch().await?;
+    follower.watch_again.reset();
     let unbuffered = [(HeaderName::from_static("x-accel-buffering"), "no")];
     Ok((
         unbuffered,
@@ -100,8 +134,13 @@ pub(super) async fn follow(
 /// One open stream.
 struct Follower {
     bridge: Bridge,
-    user: UserId,
+    caller: Caller,
     mailbox: Arc<Mailbox>,
+    /// Under which it watches.
+    stream: DeviceId,
+    watched: Vec<Subject>,
+    /// Before the watch would end.
+    watch_again: Interval,
     /// Ready to be sent.
     frames: VecDeque<Frame>,
     /// Not looked at yet.
@@ -115,7 +154,9 @@ struct Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        self.bridge.commits().unsubscribe(self.user, &self.mailbox);
+        let commits = self.bridge.commits();
+        commits.unsubscribe(self.caller.user, &self.mailbox);
+        self.bridge.presence().stream_closed(self.stream);
     }
 }
 
@@ -138,9 +179,29 @@ impl Follower {
                 () = self.stop.cancelled() => return None,
                 () = tokio::time::sleep_until(self.ends) => return None,
                 events = poll_fn(|cx| self.mailbox.poll_take(cx)) => self.events.extend(events),
+                _ = self.watch_again.tick(), if !self.watched.is_empty() => {
+                    if let Err(error) = self.watch().await {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(error, "a watch is not renewed");
+                    }
+                }
                 _ = self.heartbeat.tick() => self.frames.push_back(now().comment("")),
             }
         }
+    }
+
+    /// Watches for as long as a watch lasts, and says what is shown now.
+    async fn watch(&mut self) -> Result<(), ConversationError> {
+        if self.watched.is_empty() {
+            return Ok(());
+        }
+        let users = self.watched.clone();
+        let shown = self.bridge.watch(&self.caller, self.stream, users);
+        for shown in shown.await? {
+            let shown = serde_json::to_string(&shown).unwrap_or_default();
+            self.say("presence", &shown);
+        }
+        Ok(())
     }
 
     async fn look(&mut self, event: Event) {
@@ -194,9 +255,9 @@ impl Follower {
     async fn catch_up(&mut self, conversation: ConversationId, from: i64, to: i64) {
         let mut next = from;
         while next <= to && to - from < CATCH_UP_ENTRIES_MAX {
-            let page = self
-                .bridge
-                .log_after(self.user, conversation, next - 1, PAGE_ENTRIES_MAX);
+            let page =
+                self.bridge
+                    .log_after(self.caller.user, conversation, next - 1, PAGE_ENTRIES_MAX);
             let page = match page.await {
                 Ok(page) => page,
                 Err(error) => {
@@ -205,9 +266,15 @@ impl Follower {
                     break;
                 }
             };
-            let Some(last) = page.last() else {
+            let (Some(first), Some(last)) = (page.first(), page.last()) else {
                 return; // the user may not see more
             };
+            let first = first.position.sequence.get();
+            if first > next {
+                let to = to.min(first - 1);
+                let gap = json!({"conversation": conversation, "from": next, "to": to});
+                self.say("gap", &gap.to_string());
+            }
             next = last.position.sequence.get() + 1;
             for entry in page {
                 if entry.position.sequence.get() <= to {

@@ -74,6 +74,8 @@ mod tests {
     #[test]
     fn the_next_page_is_asked_for_as_this_one_was() {
         let uri = "/v1/a/messages?after=1&limit=2".parse().unwrap();
+        let around = "</v1/a/messages?limit=2&after=6>; rel=\"next\", \
+                      </v1/a/messages?limit=2&before=5>; rel=\"prev\"";
         for (body, expected) in [
             (r#"{"entries":[]}"#, None),
             (r#"{"entries":[{"next_after":3}]}"#, None),
@@ -82,6 +84,11 @@ mod tests {
                 r#"{"entries":[{"a":"next_x"}],"next_after":3}"#,
                 Some("</v1/a/messages?limit=2&after=3>; rel=\"next\""),
             ),
+            (
+                r#"{"next_before":5}"#,
+                Some("</v1/a/messages?limit=2&before=5>; rel=\"prev\""),
+            ),
+            (r#"{"next_before":5,"next_after":6}"#, Some(around)),
             (
                 r#"{"next_cursor":"a b>&"}"#,
                 Some("</v1/a/messages?after=1&limit=2&cursor=a+b%3E%26>; rel=\"next\""),

@@ -366,9 +366,9 @@ fn envelope() -> Value {
         "required": ["id"],
         "properties": {
             "id": {"type": "string", "minLength": 1, "maxLength": 64, "description": "Chosen by the sender, kept when the message is repeated."},
-            "type": {"type": "string", "description": "`message` or what the application defines; `edit`, `retract` and `reaction` change another one."},
+            "type": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^(?!homing\\.)[^\\u0000-\\u001f\\u007f-\\u009f]+$", "description": "`message` or what the application defines; `edit`, `retract` and `reaction` change another one."},
             "body": {"description": "Any JSON."},
-            "bytes": {"type": "string", "description": "Base64, in place of `body`."},
+            "bytes": {"type": "string", "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$", "description": "Base64, in place of `body`."},
             "reply_to": sequence,
             "ref": sequence,
         },
@@ -393,6 +393,13 @@ fn events() -> Value {
             "in": "header",
             "description": "Of the stream before: the first event says what to ask for then.",
             "schema": {"type": "string"},
+        }, {
+            "name": "watch",
+            "in": "query",
+            "description": "Users whose presence is told, with commas between.",
+            "style": "form",
+            "explode": false,
+            "schema": {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 128}},
         }],
         "responses": responses,
     })

@@ -40,8 +40,6 @@ enum Form {
 /// An operation as it is asked for over HTTP.
 struct Route {
     operation: &'static Operation,
-    /// The operation that shows what this one changes: GET of the same path.
-    shown_by: Option<&'static Operation>,
     forms: HashMap<String, Form>,
 }
 
@@ -77,11 +75,8 @@ impl Route {
             let form = form(schema);
             (name.clone(), form)
         });
-        let shown_by = operations::all()
-            .find(|shown| shown.method == Method::Get && shown.path == operation.path);
         Self {
             operation,
-            shown_by,
             forms: forms.collect(),
         }
     }
@@ -95,7 +90,6 @@ impl Route {
         let OriginalUri(uri) = OriginalUri::from_request_parts(&mut parts, state)
             .await
             .unwrap_or_else(|never| match never {});
-        let of_path = arguments.clone();
         let Query(query) = Query::<Vec<(String, String)>>::from_request_parts(&mut parts, state)
             .await
             .map_err(|rejection| ApiError::Invalid(rejection.body_text()))?;
@@ -112,18 +106,7 @@ impl Route {
                 }
             }
         }
-        if self.operation.method != Method::Get {
-            self.check_conditions(state, &caller, &headers, of_path)
-                .await?;
-        }
-        let key = match self.operation.method {
-            Method::Post => idempotency_key(&headers)?,
-            _ => None,
-        };
-        let answer = state
-            .bridge
-            .perform_once(self.operation, &caller, None, key, arguments)
-            .await;
+        let answer = self.perform(state, &caller, &headers, arguments).await?;
         let mut response = response(&answer);
         if self.operation.method == Method::Get && answer.status == 200 {
             let body = answer.body.as_deref().map_or("", RawValue::get);
@@ -135,30 +118,27 @@ impl Route {
         Ok(response)
     }
 
-    /// What the request is based on must be what is there: the answer to GET of the same path,
-    /// looked at just before the change.
-    async fn check_conditions(
+    async fn perform(
         &self,
         state: &ApiState,
         caller: &Caller,
         headers: &HeaderMap,
-        of_path: Map<String, Value>,
-    ) -> Result<(), ApiError> {
-        if self.operation.method == Method::Post || !conditions::are_in(headers) {
-            return Ok(());
-        }
-        let present = match self.shown_by {
-            None => None,
-            Some(get) => {
-                let answer = state.bridge.perform(get, caller, of_path).await;
-                match answer.status {
-                    200 => answer.body,
-                    status if status < 500 => None,
-                    _ => return Err(ApiError::Unavailable(None)),
-                }
+        arguments: Map<String, Value>,
+    ) -> Result<Answer, ApiError> {
+        let (bridge, operation) = (&state.bridge, self.operation);
+        let condition = conditions::of_change(headers);
+        Ok(match (operation.method, condition) {
+            (Method::Post, _) => {
+                let key = idempotency_key(headers)?;
+                let once = bridge.perform_once(operation, caller, None, key, arguments);
+                once.await
             }
-        };
-        conditions::check(headers, present.as_deref().map(RawValue::get))
+            (Method::Put | Method::Patch | Method::Delete, Some(condition)) => {
+                let change = bridge.perform_if(&condition, operation, caller, arguments);
+                change.await
+            }
+            _ => bridge.perform(operation, caller, None, arguments).await,
+        })
     }
 
     async fn of_path(

@@ -189,7 +189,9 @@ impl Bridge {
     ) -> Result<DownloadUrl, ConversationError> {
         let signer = self.0.attachments.signer()?;
         let after = Range::After(sequence.get() - 1);
-        let page = self.page(caller, conversation, after, 1).await?;
+        let page = self
+            .page(caller, conversation, after, 1, usize::MAX)
+            .await?;
         let entry = page.entries.first().map(|entry| &entry.payload[..]);
         // An edit may have attached it: the thread shows that under the message.
         let after = Where::After(sequence.get() - 1);

@@ -2,16 +2,19 @@
 //!
 //! ```text
 //!   key is new ──▶ begun ──▶ done ──▶ answer kept for a day; a repeat gets it again
-//!                    │ 5xx, or no answer for a minute: begun again, with the same seed
+//!                    │ 5xx, the process died, or no answer for a minute: begun again, same seed
 //! ```
 //!
+//! What has begun runs to its end in a task of its own, whether or not anybody waits for the
+//! answer. A stop waits for it: the task holds the bridge, and writers work until nobody does.
 //! Whatever must not happen twice even if the process dies in between takes its id from the seed.
 
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::{Bridge, conversations::Caller};
+use super::{Bridge, conversations::Caller, operations::OperationError};
 use crate::{
     domain::{
         ids::UserId,
@@ -20,50 +23,91 @@ use crate::{
     },
     store::{
         StoreError,
-        idempotency::{self, Begun, Keyed},
+        idempotency::{self, Begun, Keyed, Opened},
     },
 };
 
 /// The longest idempotency key, in bytes.
 pub(super) const KEY_BYTES_MAX: usize = 64;
 
-/// A request that has begun under a key.
+/// Requests with a key that are worked on at the same time, at most.
+const KEYED_MAX: usize = 1024;
+
+/// The requests with a key that are worked on.
 #[derive(Debug)]
-pub(super) struct Once {
-    user: UserId,
-    key: String,
-    /// The same whenever this request is begun again.
-    pub(super) seed: Uuid,
+pub(super) struct Requests {
+    tasks: TaskTracker,
+    /// What was begun before was begun by a process that is gone.
+    opened: Opened,
+}
+
+impl Requests {
+    pub(super) fn new(opened: Opened) -> Self {
+        let tasks = TaskTracker::new();
+        Self { tasks, opened }
+    }
 }
 
 impl Bridge {
-    /// Begins what `request` says, part by part, unless it is answered already.
-    pub(super) async fn begin_once(
+    /// Does what `request` says, part by part, unless it is answered already. `work` gets a
+    /// seed that is the same whenever this request is begun again.
+    pub(super) async fn once<F: Future<Output = Answer> + Send>(
         &self,
+        name: &'static str,
         caller: &Caller,
         key: &str,
         request: &[&[u8]],
-    ) -> Result<Result<Once, Answer>, StoreError> {
+        work: impl FnOnce(Self, Caller, Uuid) -> F + Send + 'static,
+    ) -> Answer {
         let fits = (1..=KEY_BYTES_MAX).contains(&key.len());
         if !fits || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
             let detail =
                 format!("an idempotency key has 1 to {KEY_BYTES_MAX} visible ASCII characters");
-            return Ok(Err(Problem::new(ProblemKind::Invalid, detail).into()));
+            return Problem::new(ProblemKind::Invalid, detail).into();
         }
+        let tasks = &self.requests().tasks;
+        if tasks.len() >= KEYED_MAX {
+            let detail = "the server is busy; send the same request again";
+            return Problem::new(ProblemKind::Unavailable, detail).into();
+        }
+        let (bridge, caller, key) = (self.clone(), caller.clone(), key.to_owned());
+        let hash = hash(request);
+        let task = tasks.spawn(async move {
+            let user = caller.user;
+            let seed = match bridge.begin_once(user, &key, &hash).await {
+                Ok(Ok(seed)) => seed,
+                Ok(Err(answer)) => return answer,
+                Err(error) => return OperationError::from(error).answer(name),
+            };
+            let answer = work(bridge.clone(), caller, seed).await;
+            bridge.end_once(user, &key, &answer).await;
+            answer
+        });
+        task.await.unwrap_or_else(|error| {
+            tracing::error!(
+                operation = name,
+                error = &error as &dyn std::error::Error,
+                "a request failed"
+            );
+            let detail = "this is a fault of the server; its log says more";
+            Problem::new(ProblemKind::Internal, detail).into()
+        })
+    }
+
+    async fn begin_once(
+        &self,
+        user: UserId,
+        key: &str,
+        request_hash: &[u8],
+    ) -> Result<Result<Uuid, Answer>, StoreError> {
         let keyed = Keyed {
-            user: caller.user,
+            user,
             key,
-            request_hash: &hash(request),
+            request_hash,
         };
         let mut conn = self.pool().acquire().await?;
-        let problem = match idempotency::begin(&mut conn, keyed).await? {
-            Begun::Mine { first_micros } => {
-                return Ok(Ok(Once {
-                    user: caller.user,
-                    key: key.to_owned(),
-                    seed: seed(caller.user, key, first_micros),
-                }));
-            }
+        let problem = match idempotency::begin(&mut conn, keyed, self.requests().opened).await? {
+            Begun::Mine { first_micros } => return Ok(Ok(seed(user, key, first_micros))),
             Begun::Answered { status, body } => return replayed(status, body).map(Err),
             Begun::InWork { seconds } => {
                 let detail = "the request with this idempotency key is being worked on";
@@ -79,16 +123,15 @@ impl Bridge {
     }
 
     /// Keeps the answer; after a failure of the server the request may be begun again.
-    pub(super) async fn end_once(&self, once: Once, answer: &Answer) {
-        let Once { user, key, .. } = once;
+    async fn end_once(&self, user: UserId, key: &str, answer: &Answer) {
         let ended = async {
             let mut conn = self.pool().acquire().await?;
             if answer.status >= 500 {
-                return idempotency::give_up(&mut conn, user, &key).await;
+                return idempotency::give_up(&mut conn, user, key).await;
             }
             let status = i16::try_from(answer.status).map_err(StoreError::corrupt)?;
             let body = answer.body.as_deref().map(|body| body.get().as_bytes());
-            idempotency::answer(&mut conn, user, &key, status, body).await
+            idempotency::answer(&mut conn, user, key, status, body).await
         };
         if let Err(error) = ended.await {
             let error = &error as &dyn std::error::Error;

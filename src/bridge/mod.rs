@@ -9,6 +9,7 @@ mod batch;
 pub mod blocks;
 mod changes;
 pub mod commits;
+pub mod condition;
 pub mod conversations;
 mod counts;
 mod health;
@@ -55,6 +56,8 @@ use accept::Work;
 use attachments::Attachments;
 use batch::Incoming;
 use commits::Commits;
+use condition::Turns;
+use idempotency::Requests;
 use mailbox::Reply;
 use presence::Presence;
 use push_settings::Apps;
@@ -80,6 +83,8 @@ struct Inner {
     presence: Arc<Presence>,
     metrics: BridgeMetrics,
     rates: Rates,
+    turns: Turns,
+    requests: Requests,
     participants_max: usize,
     /// How many earlier entries newcomers of a new group may see; none is all of them.
     history_depth: Option<i64>,
@@ -266,6 +271,14 @@ impl Bridge {
 
     pub(crate) fn participants_max(&self) -> usize {
         self.0.participants_max
+    }
+
+    fn requests(&self) -> &Requests {
+        &self.0.requests
+    }
+
+    fn turns(&self) -> &Turns {
+        &self.0.turns
     }
 
     fn history_depth(&self) -> Option<i64> {

@@ -145,6 +145,7 @@ mod tests {
             subject: Subject::new("alice").unwrap(),
             user: UserId(user),
             is_admin,
+            issued_at: None,
         }
     }
 

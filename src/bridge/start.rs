@@ -11,7 +11,9 @@ use super::{
     accept::{Database, Work, Writer},
     attachments::Attachments,
     commits::Commits,
+    condition::Turns,
     counts::{Marks, Telling},
+    idempotency::Requests,
     inbox::patches::Patches,
     presence::Presence,
     push_settings::Apps,
@@ -80,6 +82,7 @@ impl Bridge {
     pub async fn open(parts: Parts) -> Result<(Self, Tasks), StoreError> {
         let mut conn = parts.pool.acquire().await?;
         sessions::disconnect_node(&mut conn, &parts.node).await?;
+        let opened = idempotency::open(&mut conn).await?;
         drop(conn);
         let Parts {
             pool,
@@ -167,6 +170,8 @@ impl Bridge {
             presence,
             metrics,
             rates,
+            turns: Turns::default(),
+            requests: Requests::new(opened),
             participants_max: message.participants_max,
             history_depth: conversation.history_depth.entries(),
             patience,

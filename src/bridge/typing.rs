@@ -338,4 +338,15 @@ mod tests {
         assert!(!rights.has(conversation, 8, start));
         assert!(!rights.has(conversation, 7, start + RIGHTS_TTL));
     }
+
+    #[test]
+    fn rights_are_forgotten_when_there_are_too_many() {
+        let start = Instant::now();
+        let mut rights = Rights::default();
+        let max = CONVERSATIONS_MAX as u128;
+        (0..=max).for_each(|number| rights.put(who(number).0, 7, Vec::new(), start));
+        assert!(rights.has(who(max).0, 7, start));
+        assert!(!rights.has(who(0).0, 7, start));
+        assert_eq!(rights.0.len(), 1);
+    }
 }

@@ -53,6 +53,7 @@ pub(super) struct Connection<S> {
     pub(super) held: Held,
     pub(super) subject: Subject,
     pub(super) is_admin: bool,
+    issued_at: Option<u64>,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) session: Session,
     decoder: Decoder,
@@ -115,7 +116,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             inbound,
         } = *opened;
         let Caller {
-            subject, is_admin, ..
+            subject,
+            is_admin,
+            issued_at,
+            ..
         } = caller;
         tracing::debug!(user = %subject, device = held.device.0, "connected");
         shared.bridge.presence().connected(held, mailbox.clone());
@@ -126,6 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             held,
             subject,
             is_admin,
+            issued_at,
             mailbox,
             session,
             decoder,
@@ -406,6 +411,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             subject: self.subject.clone(),
             user: self.held.user,
             is_admin: self.is_admin,
+            issued_at: self.issued_at,
         }
     }
 

@@ -278,6 +278,7 @@ async fn begin<'a>(shared: &'a Shared, connect: &Connect) -> Result<Begun<'a>, R
             subject: identity.subject,
             user,
             is_admin: identity.is_admin,
+            issued_at: identity.issued_at,
         },
         mailbox,
         session,

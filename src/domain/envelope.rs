@@ -163,6 +163,12 @@ pub enum DeviceEvent {
         code: u8,
         reason: String,
     },
+    /// Entries of a conversation are not delivered, for they cannot be read (any more).
+    Gap {
+        conversation: ConversationId,
+        from: i64,
+        to: i64,
+    },
     /// The token ends soon: connect again with a new one.
     TokenExpires { in_seconds: u64 },
     /// The device was signed out: its connection ends, and it needs a new token.

@@ -53,4 +53,22 @@ mod tests {
             assert_eq!(read(payload), None, "{payload}");
         }
     }
+
+    #[test]
+    fn others_are_told_who_and_for_how_long() {
+        let user = &Subject::new("ann").unwrap();
+        let told = |is_typing, expires_in_seconds| {
+            let typing = Typing {
+                user,
+                is_typing,
+                expires_in_seconds,
+            };
+            serde_json::to_string(&typing).unwrap()
+        };
+        assert_eq!(
+            told(true, Some(5)),
+            r#"{"user":"ann","typing":true,"expires_in":5}"#
+        );
+        assert_eq!(told(false, None), r#"{"user":"ann","typing":false}"#);
+    }
 }

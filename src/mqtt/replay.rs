@@ -151,19 +151,22 @@ impl Replay {
     }
 
     /// A page that [`Next::Read`] asked for was read. It holds what the device may see, in
-    /// order; it is empty if there is nothing for it (any more).
-    pub fn read(&mut self, page: PageRequest, entries: Vec<SharedEntry>) {
-        let Some(conversation) = self.conversations.get_mut(&page.conversation) else {
-            return;
-        };
-        let Some((_, head)) = conversation.reading.take_if(|(asked, _)| *asked == page) else {
-            return; // asked before the conversation was forgotten
-        };
+    /// order; it is empty if there is nothing for it (any more). Answers the first and the last
+    /// entry that it skips.
+    pub fn read(&mut self, page: PageRequest, entries: Vec<SharedEntry>) -> Option<(i64, i64)> {
+        let conversation = self.conversations.get_mut(&page.conversation)?;
+        // Nothing if it was asked before the conversation was forgotten.
+        let (_, head) = conversation.reading.take_if(|(asked, _)| *asked == page)?;
+        let mut skipped = None;
         match entries.first() {
-            // What lies before the first entry is not for this user: not a participant then.
+            // What lies before the first entry is not for this user: erased, or not a
+            // participant then.
             Some(first) => {
                 let before = first.position.sequence.get() - 1;
-                conversation.in_memory = conversation.in_memory.max(before);
+                if conversation.in_memory < before {
+                    skipped = Some((conversation.in_memory + 1, before));
+                    conversation.in_memory = before;
+                }
             }
             None if conversation.head == head => conversation.head = conversation.in_memory,
             None => {} // something was committed since: ask again
@@ -175,6 +178,7 @@ impl Replay {
         }
         conversation.head = conversation.head.max(conversation.in_memory);
         self.give_turn(page.conversation);
+        skipped
     }
 
     /// A page could not be read: ask again.

@@ -296,22 +296,20 @@ pub async fn role(
 }
 
 /// How many messages of others the user may see and has not read, without those that are gone;
-/// at most [`UNREAD_MAX`].
+/// at most [`UNREAD_MAX`]. Entries before `first_seq` are erased.
 pub async fn unread(
     conn: &mut PgConnection,
     conversation: ConversationId,
     user: UserId,
+    first_seq: i64,
 ) -> Result<i64, StoreError> {
     let unread = sqlx::query_scalar!(
         r#"select count(*) as "unread!"
            from participants p
            cross join lateral (
-               select c.first_seq from conversations c where c.conversation_id = $1 limit 1
-           ) c
-           cross join lateral (
                select from messages m
                where m.conversation_id = $1
-                 and m.seq > greatest(p.read_seq, p.visible_from - 1, c.first_seq - 1)
+                 and m.seq > greatest(p.read_seq, p.visible_from - 1, $4::bigint - 1)
                  and m.seq <= coalesce(p.left_seq, 9223372036854775807)
                  and is_unread(m.ordinal, m.sender_id, m.retract_seq, m.content_format, m.expires_at,
                                $2, now())
@@ -321,6 +319,7 @@ pub async fn unread(
         conversation.0,
         user.0,
         UNREAD_MAX,
+        first_seq,
     )
     .fetch_one(conn)
     .await?;

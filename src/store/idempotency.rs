@@ -34,8 +34,24 @@ pub enum Begun {
     OtherRequest,
 }
 
-/// Begins a request. What was begun a minute ago and has no answer is begun again.
-pub async fn begin(conn: &mut PgConnection, keyed: Keyed<'_>) -> Result<Begun, StoreError> {
+/// When a process began to use the store, by the store's clock, in microseconds since 1970.
+#[derive(Clone, Copy, Debug)]
+pub struct Opened(i64);
+
+/// Now: from here on this process alone begins requests.
+pub async fn open(conn: &mut PgConnection) -> Result<Opened, StoreError> {
+    let micros =
+        sqlx::query_scalar!(r#"select (extract(epoch from now()) * 1000000)::bigint as "micros!""#);
+    Ok(Opened(micros.fetch_one(conn).await?))
+}
+
+/// Begins a request. What has no answer is begun again if that was a minute ago, or by a process
+/// before this one.
+pub async fn begin(
+    conn: &mut PgConnection,
+    keyed: Keyed<'_>,
+    opened: Opened,
+) -> Result<Begun, StoreError> {
     let Keyed {
         user,
         key,
@@ -45,11 +61,13 @@ pub async fn begin(conn: &mut PgConnection, keyed: Keyed<'_>) -> Result<Begun, S
         r#"insert into idempotency_keys as k (user_id, key, request_hash) values ($1, $2, $3)
            on conflict (user_id, key) do update set begun_at = now()
            where k.status is null and k.request_hash = excluded.request_hash
-             and k.begun_at < now() - interval '1 minute'
+             and k.begun_at < greatest(now() - interval '1 minute',
+                                       'epoch'::timestamptz + $4 * interval '1 microsecond')
            returning (extract(epoch from created_at) * 1000000)::bigint as "first_micros!""#,
         user.0,
         key,
         request_hash,
+        opened.0 as _,
     )
     .fetch_optional(&mut *conn)
     .await?;

@@ -116,6 +116,33 @@ pub async fn sign_out(
     Ok(device.map(DeviceId))
 }
 
+/// Refuses a token that was issued (in seconds since 1970; none is unknown) before the device it
+/// would act for was signed out.
+///
+/// # Errors
+///
+/// [`StoreError::SignedOut`].
+pub async fn check_signed_out(
+    conn: &mut PgConnection,
+    user: UserId,
+    client_id: &str,
+    issued_at: Option<i64>,
+) -> Result<(), StoreError> {
+    let is_signed_out = sqlx::query_scalar!(
+        r#"select coalesce(to_timestamp($3::bigint) < signed_out_at, true) as "is_signed_out!"
+           from devices where user_id = $1 and client_id = $2 and signed_out_at is not null"#,
+        user.0,
+        client_id,
+        issued_at,
+    )
+    .fetch_optional(conn)
+    .await?;
+    if is_signed_out == Some(true) {
+        return Err(StoreError::SignedOut);
+    }
+    Ok(())
+}
+
 /// Writes what must survive the connection. False: the session has been taken over.
 pub async fn persist(
     conn: &mut PgConnection,

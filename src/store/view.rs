@@ -21,6 +21,8 @@ pub struct View {
     pub epoch: i32,
     /// The sequence of the newest entry; 0 while the log is empty.
     pub last_seq: i64,
+    /// The first entry that has not been erased.
+    pub first_seq: i64,
     /// In milliseconds since 1970.
     pub created_at_millis: i64,
     /// None if the user never took part.
@@ -61,7 +63,7 @@ pub async fn of(
     name: &Subject,
 ) -> Result<Option<View>, StoreError> {
     let row = sqlx::query!(
-        r#"select c.kind, c.title, c.epoch, c.last_seq,
+        r#"select c.kind, c.title, c.epoch, c.last_seq, c.first_seq,
                   (extract(epoch from c.created_at) * 1000)::bigint as "created_at_millis!",
                   p.user_id as "user_id?", p.role as "role?", p.left_seq,
                   p.delivered_seq as "delivered_seq?", p.read_seq as "read_seq?",
@@ -104,6 +106,7 @@ pub async fn of(
         },
         epoch: row.epoch,
         last_seq: row.last_seq,
+        first_seq: row.first_seq,
         created_at_millis: row.created_at_millis,
         participation,
     }))

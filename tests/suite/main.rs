@@ -3,11 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod api;
+mod bad_input;
 mod command_line;
 mod connect;
 mod convergence;
 mod deliver;
 mod embedded;
+mod epoch;
 mod faults;
 mod format;
 mod groups;

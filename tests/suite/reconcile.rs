@@ -218,6 +218,65 @@ async fn more_changes_than_fit_are_elsewhere(pool: PgPool) {
     broker.stop().await;
 }
 
+/// Goal: an answer over MQTT that would be too long is cut, and says from which item on to ask
+/// again; what was asked for besides is elsewhere then. Nothing is lost, whatever the order.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn an_answer_that_is_too_long_says_where_it_stopped(pool: PgPool) {
+    let broker = TestBroker::start(&pool).await;
+    let mut held = Vec::new();
+    let title = "title ".repeat(40);
+    for number in 0..300 {
+        // Every third one is known already, every fourth one is somebody else's.
+        let who = if number % 4 == 3 { "carol" } else { "bob" };
+        let body = json!({"participants": [who, "alice"], "kind": "group", "title": title});
+        let (_, made) = broker.rest(Method::POST, "admin", "", Some(body)).await;
+        let id = made["id"].as_str().unwrap().to_owned();
+        let version = (number % 3 == 0).then_some(0);
+        held.push(json!({"conversation": id, "version": version}));
+    }
+    broker.conversation(&["bob", "unnamed"]).await;
+    let (_, whole) = ask(&broker, "bob", json!({"conversations": held})).await;
+    assert!(
+        whole.get("unanswered_from").is_none(),
+        "REST has no such bound"
+    );
+    let whole = whole["conversations"].as_array().unwrap();
+    assert!((200..300).contains(&whole.len()), "{}", whole.len());
+
+    let mut phone = broker.listener("bob", "phone").await;
+    let (mut told, mut from, mut rounds) = (Vec::new(), 0, 0);
+    loop {
+        rounds += 1;
+        let asked = json!({"conversations": held[from..], "since": 0}).to_string();
+        phone.publish("q/reconcile", asked.as_bytes()).await;
+        let answer = phone.delivery().await;
+        phone.puback().await;
+        let body = &answer.json()["body"];
+        told.extend(body["conversations"].as_array().unwrap().iter().cloned());
+        let Some(place) = body["unanswered_from"].as_u64() else {
+            break;
+        };
+        assert_eq!(body["more"], "/v1/inbox?changed_since=0");
+        let last = told.last().unwrap()["conversation"].clone();
+        let next = usize::try_from(place).unwrap() + from;
+        let place_of = |id: &Value| held.iter().position(|held| held["conversation"] == *id);
+        assert!(place_of(&last).unwrap() < next, "{last} {next}");
+        assert!(next > from, "it goes on");
+        from = next;
+    }
+    assert!(rounds > 1, "one answer held all");
+    told.truncate(whole.len());
+    let ids = |list: &[Value]| -> Vec<_> {
+        let ids = list
+            .iter()
+            .map(|difference| difference["conversation"].to_string());
+        ids.collect()
+    };
+    assert_eq!(ids(&told), ids(whole));
+    assert!(&told == whole, "the same differences");
+    broker.stop().await;
+}
+
 #[sqlx::test(migrator = "MIGRATOR")]
 async fn what_cannot_be_held_is_refused(pool: PgPool) {
     let broker = TestBroker::start(&pool).await;

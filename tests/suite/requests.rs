@@ -67,6 +67,17 @@ async fn a_device_is_answered_what_rest_answers(pool: PgPool) {
             json!({"after": 1, "before": 2}),
             "/messages?after=1&before=2",
         ),
+        (
+            "history",
+            json!({"around": 2, "limit": 2}),
+            "/messages?around=2&limit=2",
+        ),
+        (
+            "history",
+            json!({"at": 0, "limit": 1}),
+            "/messages?at=0&limit=1",
+        ),
+        ("history", json!({"around": -1}), "/messages?around=-1"),
         ("history", json!({"limit": 201}), "/messages?limit=201"),
     ] {
         let (status, expected) = rest(path).await;

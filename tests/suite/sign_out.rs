@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use homing::store::MIGRATOR;
 use reqwest::Method;
+use serde_json::json;
 use sqlx::PgPool;
 
-use crate::harness::{Connect, TestBroker, now_unix};
+use crate::{
+    harness::{Connect, TestBroker, now_unix},
+    requests::ask,
+};
 
 /// Given a connected phone and a tablet, when the phone is signed out, then it is told and
 /// disconnected, its token does not connect it any more, and the tablet goes on.
@@ -82,5 +86,40 @@ async fn only_ones_own_devices_are_signed_out(pool: PgPool) {
         assert_eq!(answered, status, "{user} {path} {body}");
     }
     phone.assert_quiet().await;
+    broker.stop().await;
+}
+
+/// Given a device that was signed out, when its old token speaks for it, over REST or from another
+/// connection, then nothing is set; with a new token it is.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn the_old_token_speaks_no_more_for_a_device_that_was_signed_out(pool: PgPool) {
+    let broker = TestBroker::start(&pool).await;
+    let old = broker.token_at("alice", now_unix() - 10, Duration::from_hours(1));
+    let new = broker.token_at("alice", now_unix() + 5, Duration::from_hours(1));
+    broker.connect(Connect::v5("phone", &old)).await;
+    let (mut other, _) = broker.connect(Connect::v5("other", &old)).await;
+    other.subscribe(&["me/device"]).await;
+    let rest = async |token: &str| {
+        let url = format!("http://{}/v1/devices/phone/format", broker.http());
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let request = client.put(url).bearer_auth(token);
+        let request = request.json(&json!({"format": "cbor"}));
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    assert_eq!(rest(&old).await.0, 200);
+    let path = "/v1/devices/phone";
+    let (status, _) = broker.request(Method::DELETE, "alice", path, None).await;
+    assert_eq!(status, 204);
+
+    let (status, text) = rest(&old).await;
+    assert!(status == 403 && text.contains("signed out"), "{text}");
+    let arguments = json!({"client_id": "phone", "format": "cbor"});
+    let answer = ask(&mut other, "devices/format", &arguments).await;
+    assert_eq!(answer["status"], 403, "{answer}");
+    // For itself the other device goes on.
+    let answer = ask(&mut other, "devices/format", &json!({"format": "json"})).await;
+    assert_eq!(answer["status"], 200, "{answer}");
+    assert_eq!(rest(&new).await.0, 200);
     broker.stop().await;
 }

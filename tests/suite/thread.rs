@@ -348,6 +348,20 @@ async fn the_hash_of_a_log_is_the_sum_of_its_parts(pool: PgPool) {
         hash("?from=1&to=1").await.1,
         json!({"from": 1, "to": 1, "value": "0d607246d3057723"})
     );
+    // SHA-256("1:alice:the first"), and the sum of it and SHA-256("2:bob:another"): with ids
+    // that are not numbers, no member can stand in for another.
+    let named = broker.conversation(&["alice", "bob"]).await;
+    for (user, id) in [("alice", "the first"), ("bob", "another")] {
+        let path = format!("/{named}/messages");
+        let body = json!({"id": id, "body": 1});
+        let (status, _) = broker.rest(Method::POST, user, &path, Some(body)).await;
+        assert_eq!(status, 201);
+    }
+    for (query, expected) in [("?to=1", "68060d42c548ba27"), ("", "61728a24a4562053")] {
+        let path = format!("/{named}/hash{query}");
+        let (_, told) = broker.rest(Method::GET, "bob", &path, None).await;
+        assert_eq!(told["value"], expected, "{query}");
+    }
     for query in [
         "?from=0",
         "?to=15",

@@ -16,7 +16,8 @@ use tokio::sync::oneshot;
 use super::{
     accept::{Work, Writer},
     batch::Commit,
-    conversations::{Caller, ConversationError},
+    condition::Condition,
+    conversations::{self, Caller, ConversationError},
 };
 use crate::{
     domain::{
@@ -45,6 +46,8 @@ pub(super) struct Change {
     pub conversation: ConversationId,
     pub caller: Caller,
     pub what: What,
+    /// Judged by what the caller is shown of what is changed.
+    pub condition: Option<Condition>,
 }
 
 #[derive(Clone, Debug)]
@@ -170,11 +173,38 @@ async fn judge_and_apply(
     let Some(locked) = members::lock(conn, change.conversation, &users).await? else {
         return Err(ConversationError::NotFound);
     };
+    if let Some(condition) = &change.condition {
+        condition.check(shown(conn, change).await?.as_deref())?;
+    }
     let Some(step) = rights::judge(&locked, change, participants_max)? else {
         return Ok(None);
     };
     refuse_blocked(conn, &change.caller, step.comers()).await?;
     Ok(Some(apply(conn, &locked, step, &change.caller).await?))
+}
+
+/// What the caller is shown of what is to be changed: as GET of the same path answers it.
+async fn shown(
+    conn: &mut PgConnection,
+    change: &Change,
+) -> Result<Option<String>, ConversationError> {
+    let (caller, conversation) = (&change.caller, change.conversation);
+    let shown = match &change.what {
+        What::Set(_) => conversations::conversation(conn, caller, conversation)
+            .await
+            .map(|shown| serde_json::to_string(&shown)),
+        What::Put { user, .. } | What::Remove { user } => {
+            conversations::participant(conn, caller, conversation, &user.1)
+                .await
+                .map(|shown| serde_json::to_string(&shown))
+        }
+        What::Add { .. } | What::Silence { .. } | What::Transfer { .. } => return Ok(None),
+    };
+    match shown {
+        Ok(json) => Ok(Some(json.map_err(StoreError::corrupt)?)),
+        Err(ConversationError::Store(error)) => Err(error.into()),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Who has blocked the caller is brought nowhere by them.

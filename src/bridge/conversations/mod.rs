@@ -24,9 +24,14 @@ pub use receipts::{MessageStatus, Receipts, UserPage};
 pub use roster::{PRESENT_MAX, PresentShown, Roster};
 pub use shown::{PageShown, PageWanted, Shown};
 
+pub(super) use {reading::conversation, roster::participant};
+
+use sqlx::PgConnection;
+
 use super::{
     Accepted, Bridge, BridgeError, Refusal,
     changes::{Change, User, What},
+    condition::{Condition, NotMet},
     identity::Identity,
 };
 use crate::{
@@ -47,6 +52,17 @@ pub struct Caller {
     pub subject: Subject,
     pub user: UserId,
     pub is_admin: bool,
+    /// When the token was issued, in seconds since 1970: it acts for no device that was signed
+    /// out later.
+    pub issued_at: Option<u64>,
+}
+
+impl Caller {
+    /// As the store counts.
+    pub(super) fn issued_at(&self) -> Option<i64> {
+        self.issued_at
+            .and_then(|seconds| i64::try_from(seconds).ok())
+    }
 }
 
 /// Why something cannot be done with a conversation.
@@ -109,6 +125,12 @@ impl From<BridgeError> for ConversationError {
     }
 }
 
+impl From<NotMet> for ConversationError {
+    fn from(not_met: NotMet) -> Self {
+        Self::Refused(ProblemKind::PreconditionFailed, not_met.to_string())
+    }
+}
+
 impl From<Refusal> for ConversationError {
     fn from(refusal: Refusal) -> Self {
         let kind = match refusal {
@@ -136,6 +158,7 @@ impl Bridge {
             subject: identity.subject.clone(),
             user,
             is_admin: identity.is_admin,
+            issued_at: identity.issued_at,
         })
     }
 
@@ -184,9 +207,15 @@ impl Bridge {
         conversation: ConversationId,
         name: &Subject,
     ) -> Result<View, ConversationError> {
-        let mut conn = self.pool().acquire().await?;
-        view::of(&mut conn, conversation, name)
-            .await?
-            .ok_or(ConversationError::NotFound)
+        look(&mut *self.pool().acquire().await?, conversation, name).await
     }
+}
+
+async fn look(
+    conn: &mut PgConnection,
+    conversation: ConversationId,
+    name: &Subject,
+) -> Result<View, ConversationError> {
+    let view = view::of(conn, conversation, name).await?;
+    view.ok_or(ConversationError::NotFound)
 }

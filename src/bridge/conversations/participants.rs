@@ -1,7 +1,7 @@
 //! Who comes and goes, and with which role. Whether the caller may is judged by the writer;
 //! what is asked before only keeps strangers from making users.
 
-use super::{Bridge, Caller, Change, ConversationError, User, What};
+use super::{Bridge, Caller, Change, Condition, ConversationError, User, What};
 use crate::{
     domain::{
         change::Until,
@@ -30,12 +30,13 @@ impl Bridge {
         conversation: ConversationId,
         name: Subject,
         role: Option<Role>,
+        condition: Option<&Condition>,
     ) -> Result<Option<Sequence>, ConversationError> {
         if name != caller.subject {
             self.managed(caller, conversation).await?;
         }
         let user = (self.user(&name).await?, name);
-        self.ask(caller, conversation, What::Put { user, role })
+        self.ask_if(caller, conversation, What::Put { user, role }, condition)
             .await
     }
 
@@ -60,6 +61,7 @@ impl Bridge {
         caller: &Caller,
         conversation: ConversationId,
         name: Subject,
+        condition: Option<&Condition>,
     ) -> Result<Option<Sequence>, ConversationError> {
         let user = if name == caller.subject {
             caller.user
@@ -71,7 +73,8 @@ impl Bridge {
             }
         };
         let user = (user, name);
-        self.ask(caller, conversation, What::Remove { user }).await
+        self.ask_if(caller, conversation, What::Remove { user }, condition)
+            .await
     }
 
     /// Takes the word from a participant until then, or gives it back.
@@ -137,11 +140,21 @@ impl Bridge {
         conversation: ConversationId,
         what: What,
     ) -> Result<Option<Sequence>, ConversationError> {
-        let caller = caller.clone();
+        self.ask_if(caller, conversation, what, None).await
+    }
+
+    pub(super) async fn ask_if(
+        &self,
+        caller: &Caller,
+        conversation: ConversationId,
+        what: What,
+        condition: Option<&Condition>,
+    ) -> Result<Option<Sequence>, ConversationError> {
         self.change(Change {
             conversation,
-            caller,
+            caller: caller.clone(),
             what,
+            condition: condition.cloned(),
         })
         .await
     }

@@ -2,8 +2,9 @@
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use sqlx::PgConnection;
 
-use super::{Bridge, Caller, ConversationError};
+use super::{Bridge, Caller, ConversationError, look};
 use crate::{
     domain::{
         change::Until,
@@ -56,9 +57,9 @@ impl Bridge {
         after: Option<&Subject>,
         limit: usize,
     ) -> Result<Roster, ConversationError> {
-        self.inside(caller, conversation).await?;
         let after = self.page_begin(after).await?;
         let mut conn = self.pool().acquire().await?;
+        inside(&mut conn, caller, conversation).await?;
         // One more than wanted says whether there is more.
         let one_more = i64::try_from(limit.saturating_add(1)).unwrap_or(i64::MAX);
         let mut page = roster::page(&mut conn, conversation, after, one_more).await?;
@@ -79,15 +80,13 @@ impl Bridge {
         conversation: ConversationId,
         name: &Subject,
     ) -> Result<PresentShown, ConversationError> {
-        self.inside(caller, conversation).await?;
-        let mut conn = self.pool().acquire().await?;
-        let present = roster::one(&mut conn, conversation, name).await?;
-        present.map(Into::into).ok_or_else(|| {
-            ConversationError::Refused(
-                ProblemKind::NotFound,
-                format!("{name} does not take part in this conversation"),
-            )
-        })
+        participant(
+            &mut *self.pool().acquire().await?,
+            caller,
+            conversation,
+            name,
+        )
+        .await
     }
 
     /// The number of the user that a page begins after; before the first one if none is named.
@@ -104,18 +103,35 @@ impl Bridge {
             ConversationError::Invalid("`after` is the `next_after` of the page before".to_owned())
         })
     }
+}
 
-    /// For everyone who takes part, and for administrators.
-    async fn inside(
-        &self,
-        caller: &Caller,
-        conversation: ConversationId,
-    ) -> Result<(), ConversationError> {
-        let view = self.look(conversation, &caller.subject).await?;
-        if caller.is_admin || view.current().is_some() {
-            Ok(())
-        } else {
-            Err(ConversationError::NotFound)
-        }
+/// What [`Bridge::participant`] answers.
+pub(in crate::bridge) async fn participant(
+    conn: &mut PgConnection,
+    caller: &Caller,
+    conversation: ConversationId,
+    name: &Subject,
+) -> Result<PresentShown, ConversationError> {
+    inside(conn, caller, conversation).await?;
+    let present = roster::one(conn, conversation, name).await?;
+    present.map(Into::into).ok_or_else(|| {
+        ConversationError::Refused(
+            ProblemKind::NotFound,
+            format!("{name} does not take part in this conversation"),
+        )
+    })
+}
+
+/// For everyone who takes part, and for administrators.
+async fn inside(
+    conn: &mut PgConnection,
+    caller: &Caller,
+    conversation: ConversationId,
+) -> Result<(), ConversationError> {
+    let view = look(conn, conversation, &caller.subject).await?;
+    if caller.is_admin || view.current().is_some() {
+        Ok(())
+    } else {
+        Err(ConversationError::NotFound)
     }
 }

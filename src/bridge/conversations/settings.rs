@@ -1,7 +1,7 @@
 //! What is decided for everybody in a conversation: title, archive, receipts, history, retention.
 
 use super::{
-    Bridge, Caller, ConversationError, SettingsChange, What,
+    Bridge, Caller, Condition, ConversationError, SettingsChange, What,
     create::{check_depth, check_title},
 };
 use crate::domain::{ids::ConversationId, message::Sequence};
@@ -17,6 +17,7 @@ impl Bridge {
         caller: &Caller,
         conversation: ConversationId,
         change: SettingsChange,
+        condition: Option<&Condition>,
     ) -> Result<Option<Sequence>, ConversationError> {
         check_title(change.title.as_ref().and_then(Option::as_deref))?;
         if let Some(Some(depth)) = change.history_depth {
@@ -29,6 +30,7 @@ impl Bridge {
                 "`retention_seconds` lies between 1 and {RETENTION_SECONDS_MAX}; null keeps everything"
             )));
         }
-        self.ask(caller, conversation, What::Set(change)).await
+        self.ask_if(caller, conversation, What::Set(change), condition)
+            .await
     }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ConversationError, Page, Range};
 use crate::{
+    bridge::inbox::check_millis,
     domain::{change::Until, ids::ConversationId, message::SharedEntry},
     store::view::View,
 };
@@ -44,11 +45,7 @@ struct Own {
 }
 
 impl Shown {
-    /// What [`Bridge::conversation`] answers.
-    ///
-    /// [`Bridge::conversation`]: crate::bridge::Bridge::conversation
-    #[must_use]
-    pub fn new(id: ConversationId, view: View, unread: i64) -> Self {
+    pub(super) fn new(id: ConversationId, view: View, unread: i64) -> Self {
         let own = view.current().map(|participation| Own {
             role: participation.role.as_str(),
             delivered: participation.delivered,
@@ -72,14 +69,22 @@ impl Shown {
     }
 }
 
-/// Which page of a log is asked for.
+/// Which page of a log is asked for: at most one of the first four.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PageWanted {
+    /// The first entries after this sequence; the first of all if nothing is given.
     #[schemars(range(min = 0, max = i64::MAX))]
     after: Option<i64>,
+    /// The last entries before this sequence.
     #[schemars(range(min = 0, max = i64::MAX))]
     before: Option<i64>,
+    /// Entries on both sides of this sequence.
+    #[schemars(range(min = 0, max = i64::MAX))]
+    around: Option<i64>,
+    /// Entries on both sides of this time, in milliseconds since 1970.
+    #[schemars(range(min = 0, max = 253_402_300_799_999_i64))]
+    at: Option<i64>,
     #[schemars(range(min = 1, max = 200))]
     limit: Option<i64>,
 }
@@ -98,16 +103,26 @@ pub struct PageShown {
 impl PageWanted {
     /// The part of the log, and how many entries at most.
     pub fn check(self, entries_max: usize) -> Result<(Range, usize), ConversationError> {
-        let range = match (self.after, self.before) {
-            (Some(_), Some(_)) => {
-                return Err(invalid("give `after` or `before`, not both"));
-            }
-            (Some(sequence), None) | (None, Some(sequence)) if sequence < 0 => {
+        let given = [
+            self.after.map(Range::After),
+            self.before.map(Range::Before),
+            self.around.map(Range::Around),
+            self.at.map(Range::At),
+        ];
+        let mut given = given.into_iter().flatten();
+        let range = given.next().unwrap_or(Range::After(0));
+        if given.next().is_some() {
+            return Err(invalid("give one of `after`, `before`, `around` and `at`"));
+        }
+        match range {
+            Range::At(millis) => drop(check_millis("at", millis)?),
+            Range::After(sequence) | Range::Before(sequence) | Range::Around(sequence)
+                if sequence < 0 =>
+            {
                 return Err(invalid("a sequence is not negative"));
             }
-            (_, Some(sequence)) => Range::Before(sequence),
-            (sequence, None) => Range::After(sequence.unwrap_or(0)),
-        };
+            _ => {}
+        }
         let Some(limit) = self.limit else {
             return Ok((range, PAGE_ENTRIES_DEFAULT.min(entries_max)));
         };
@@ -123,31 +138,31 @@ fn invalid(reason: impl Into<String>) -> ConversationError {
 }
 
 impl Page {
-    /// Leaves out entries at the far end until there are at most `bytes_max` bytes, or one.
-    pub fn shorten(&mut self, range: Range, bytes_max: usize) {
-        let mut bytes = 0;
-        let mut fits = |entry: &SharedEntry| {
-            bytes += entry.payload.len();
-            bytes <= bytes_max
-        };
-        let kept = match range {
-            Range::After(_) => self.entries.iter().take_while(|entry| fits(entry)).count(),
-            Range::Before(_) => {
-                let newest_first = self.entries.iter().rev();
-                newest_first.take_while(|entry| fits(entry)).count()
-            }
-        };
-        let surplus = self.entries.len() - kept.max(1).min(self.entries.len());
-        match range {
-            Range::After(_) => self.entries.truncate(self.entries.len() - surplus),
-            Range::Before(_) => drop(self.entries.drain(..surplus)),
+    /// The first of some entries: at most `limit` and `bytes_max` bytes, or one.
+    pub(super) fn oldest(mut entries: Vec<SharedEntry>, limit: usize, bytes_max: usize) -> Self {
+        let has_later = cut(&mut entries, limit, bytes_max);
+        Self {
+            entries,
+            has_later,
+            ..Self::default()
         }
-        self.has_more |= surplus > 0;
+    }
+
+    /// The last of some entries: at most `limit` and `bytes_max` bytes, or one.
+    pub(super) fn newest(mut entries: Vec<SharedEntry>, limit: usize, bytes_max: usize) -> Self {
+        entries.reverse();
+        let has_earlier = cut(&mut entries, limit, bytes_max);
+        entries.reverse();
+        Self {
+            entries,
+            has_earlier,
+            ..Self::default()
+        }
     }
 
     /// The entries as they are encoded already, with where to go on if there is more.
     #[must_use]
-    pub fn json(&self, range: Range) -> String {
+    pub fn json(&self) -> String {
         let size: usize = self
             .entries
             .iter()
@@ -162,19 +177,35 @@ impl Page {
             json.push_str(&String::from_utf8_lossy(&entry.payload));
         }
         json.push(']');
-        let (name, next) = match range {
-            Range::After(_) => ("next_after", self.entries.last()),
-            Range::Before(_) => ("next_before", self.entries.first()),
-        };
-        if let Some(entry) = next.filter(|_| self.has_more) {
-            let sequence = entry.position.sequence.get();
-            for part in [",\"", name, "\":", &sequence.to_string()] {
-                json.push_str(part);
+        let nexts = [
+            ("next_before", self.entries.first(), self.has_earlier),
+            ("next_after", self.entries.last(), self.has_later),
+        ];
+        for (name, entry, goes_on) in nexts {
+            if let Some(entry) = entry.filter(|_| goes_on) {
+                let sequence = entry.position.sequence.get();
+                for part in [",\"", name, "\":", &sequence.to_string()] {
+                    json.push_str(part);
+                }
             }
         }
         json.push('}');
         json
     }
+}
+
+/// Leaves out entries at the end until there are at most `limit` and `bytes_max` bytes, or one.
+/// Whether some were left out.
+fn cut(entries: &mut Vec<SharedEntry>, limit: usize, bytes_max: usize) -> bool {
+    let mut bytes = 0;
+    let fitting = entries.iter().take(limit).take_while(|entry| {
+        bytes += entry.payload.len();
+        bytes <= bytes_max
+    });
+    let kept = fitting.count().max(limit.min(1)).min(entries.len());
+    let is_cut = kept < entries.len();
+    entries.truncate(kept);
+    is_cut
 }
 
 #[cfg(test)]
@@ -186,7 +217,7 @@ mod tests {
     use super::*;
     use crate::domain::message::{LogEntry, Position, Sequence};
 
-    fn page() -> Page {
+    fn entries() -> Vec<SharedEntry> {
         let conversation = ConversationId(uuid::Uuid::from_u128(1));
         let entry = |number: i64| {
             let position = Position {
@@ -196,29 +227,37 @@ mod tests {
             let payload = Bytes::from(format!("[{number}]"));
             Arc::new(LogEntry::new(position, None, payload))
         };
-        Page {
-            entries: (1..=4).map(entry).collect(),
-            has_more: false,
-        }
+        (1..=4).map(entry).collect()
     }
 
     #[test]
     fn a_page_is_cut_at_its_far_end() {
-        let (after, before) = (Range::After(0), Range::Before(5));
-        for (range, bytes_max, expected) in [
-            (after, 12, r#"{"entries":[[1],[2],[3],[4]]}"#),
-            (after, 11, r#"{"entries":[[1],[2],[3]],"next_after":3}"#),
-            (before, 11, r#"{"entries":[[2],[3],[4]],"next_before":2}"#),
-            (after, 1, r#"{"entries":[[1]],"next_after":1}"#),
-            (before, 0, r#"{"entries":[[4]],"next_before":4}"#),
+        let (after, before): (fn(_, _, _) -> _, fn(_, _, _) -> _) = (Page::oldest, Page::newest);
+        for (end, limit, bytes_max, expected) in [
+            (after, 4, 12, r#"{"entries":[[1],[2],[3],[4]]}"#),
+            (after, 4, 11, r#"{"entries":[[1],[2],[3]],"next_after":3}"#),
+            (after, 3, 12, r#"{"entries":[[1],[2],[3]],"next_after":3}"#),
+            (
+                before,
+                4,
+                11,
+                r#"{"entries":[[2],[3],[4]],"next_before":2}"#,
+            ),
+            (
+                before,
+                3,
+                12,
+                r#"{"entries":[[2],[3],[4]],"next_before":2}"#,
+            ),
+            (after, 4, 1, r#"{"entries":[[1]],"next_after":1}"#),
+            (before, 4, 0, r#"{"entries":[[4]],"next_before":4}"#),
         ] {
-            let mut page = page();
-            page.shorten(range, bytes_max);
-            assert_eq!(page.json(range), expected, "{range:?} {bytes_max}");
+            let page: Page = end(entries(), limit, bytes_max);
+            assert_eq!(page.json(), expected, "{limit} {bytes_max}");
         }
-        let mut empty = page();
-        empty.entries.clear();
-        empty.shorten(after, 0);
-        assert_eq!(empty.json(after), r#"{"entries":[]}"#);
+        assert_eq!(Page::oldest(Vec::new(), 4, 0).json(), r#"{"entries":[]}"#);
+        // Nothing is wanted of this side, but there is something.
+        let none = Page::newest(entries(), 0, 12);
+        assert!(none.entries.is_empty() && none.has_earlier);
     }
 }

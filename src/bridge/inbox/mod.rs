@@ -34,7 +34,7 @@ const MILLIS_MAX: i64 = 253_402_300_799_999;
 
 impl Bridge {
     /// What of a conversation the caller may read, also after having been removed.
-    async fn readable(
+    pub(super) async fn readable(
         &self,
         caller: &Caller,
         conversation: ConversationId,
@@ -52,7 +52,7 @@ fn invalid(reason: impl Into<String>) -> ConversationError {
     ConversationError::Invalid(reason.into())
 }
 
-fn check_millis(name: &str, millis: i64) -> Result<i64, ConversationError> {
+pub(super) fn check_millis(name: &str, millis: i64) -> Result<i64, ConversationError> {
     if (0..=MILLIS_MAX).contains(&millis) {
         Ok(millis)
     } else {

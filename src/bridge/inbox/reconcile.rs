@@ -331,7 +331,8 @@ fn difference(held: &Held, state: Option<&Readable>, mismatch: bool) -> Option<D
     differs.then_some(difference)
 }
 
-fn all(conversation: ConversationId, state: &Readable, reason: GapReason) -> Gap {
+/// Everything, to be read anew.
+pub(super) fn all(conversation: ConversationId, state: &Readable, reason: GapReason) -> Gap {
     Gap {
         from: state.low(),
         to: state.last_seq,

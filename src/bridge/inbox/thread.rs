@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-use super::reconcile::{Gap, GapReason, Hash};
+use super::reconcile::{Gap, GapReason, Hash, all};
 
 /// Messages of one page.
 const MESSAGES_MAX: i64 = 200;
@@ -284,7 +284,11 @@ impl Reader<'_> {
             next_before: None,
             next_after: None,
             next_changed_since: (next < high).then_some(next),
-            gap: self.gap(sequence.saturating_add(1)),
+            gap: if sequence > high {
+                Some(all(self.whose.0, &self.readable, GapReason::Ahead))
+            } else {
+                self.gap(sequence.saturating_add(1))
+            },
             readable: self.readable,
         })
     }
@@ -357,7 +361,8 @@ pub struct ThreadShown {
     next_after: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_changed_since: Option<i64>,
-    /// What was asked for and is erased.
+    /// What was asked for and is erased; or, if the client asks for changes since an entry that
+    /// there is not, all that it holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     gap: Option<Gap>,
 }

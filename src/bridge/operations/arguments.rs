@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 use super::OperationError;
 use crate::domain::ids::ConversationId;
 
+/// The pattern of texts without control characters.
+pub(super) const NO_CONTROL: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$";
 /// Rows on a page whose size is not said.
 const PAGE_ROWS_DEFAULT: usize = 50;
 
@@ -113,7 +115,10 @@ impl<R: JsonSchema> JsonSchema for OfDevice<R> {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let id = json_schema!({"type": "string", "minLength": 1, "maxLength": 128});
+        let id = json_schema!({
+            "type": "string", "minLength": 1, "maxLength": 128,
+            "pattern": (NO_CONTROL),
+        });
         with_member(R::json_schema(generator), "client_id", id, false)
     }
 }

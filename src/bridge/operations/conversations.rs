@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
-    Ask, InConversation, Operation, OperationError, arguments::present, created, ok, operation,
+    ANSWER_BYTES_MAX, Ask, InConversation, Operation, OperationError,
+    arguments::{NO_CONTROL, present},
+    created, ok, operation,
 };
 use crate::{
     bridge::conversations::{Creation, PageShown, PageWanted, Shown},
@@ -20,9 +22,6 @@ use crate::{
 
 /// Entries in one answer, at most.
 const HISTORY_ENTRIES_MAX: usize = 200;
-/// Bytes of entries in one answer over MQTT, at most, unless the first has more: it waits in
-/// memory for its device.
-const HISTORY_BYTES_MAX: usize = 65_536;
 
 pub(super) const OPERATIONS: &[Operation] = &[
     operation!(
@@ -47,7 +46,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "history",
         Get,
         "/conversations/{conversation}/messages",
-        "A page of the log as it was written, after or before a sequence.",
+        "A page of the log as it was written: after or before a sequence, or around a place or a time.",
         history,
         InConversation<PageWanted>,
         PageShown
@@ -59,7 +58,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
 struct CreateArguments {
     /// With or without the caller.
     participants: Vec<Subject>,
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(length(min = 1, max = 256), regex(pattern = NO_CONTROL))]
     title: Option<String>,
     /// If it is not said: direct for two without a title, otherwise a group.
     kind: Option<Kind>,
@@ -110,8 +109,7 @@ async fn create(ask: Ask<'_>, arguments: CreateArguments) -> Result<Answer, Oper
 
 async fn show(ask: Ask<'_>, arguments: InConversation) -> Result<Answer, OperationError> {
     let id = arguments.conversation;
-    let (view, unread) = ask.bridge.conversation(ask.caller, id).await?;
-    ok(&Shown::new(id, view, unread))
+    ok(&ask.bridge.conversation(ask.caller, id).await?)
 }
 
 async fn history(
@@ -119,12 +117,10 @@ async fn history(
     arguments: InConversation<PageWanted>,
 ) -> Result<Answer, OperationError> {
     let (range, limit) = arguments.rest.check(HISTORY_ENTRIES_MAX)?;
+    let bytes_max = ask.device.map_or(usize::MAX, |_| ANSWER_BYTES_MAX);
+    let conversation = arguments.conversation;
     let page = ask
         .bridge
-        .page(ask.caller, arguments.conversation, range, limit);
-    let mut page = page.await?;
-    if ask.device.is_some() {
-        page.shorten(range, HISTORY_BYTES_MAX);
-    }
-    Ok(Answer::ok(RawValue::from_string(page.json(range))?))
+        .page(ask.caller, conversation, range, limit, bytes_max);
+    Ok(Answer::ok(RawValue::from_string(page.await?.json())?))
 }

@@ -132,8 +132,8 @@ async fn remove_token(ask: Ask<'_>, arguments: OfDevice) -> Result<Answer, Opera
 async fn set_format(ask: Ask<'_>, arguments: OfDevice<Format>) -> Result<Answer, OperationError> {
     let client_id = arguments.client_id(&ask).await?;
     let Format { format } = arguments.rest;
-    let mut conn = ask.bridge.pool().acquire().await?;
-    if sessions::set_format(&mut conn, ask.caller.user, &client_id, format).await? {
+    let set = ask.bridge.set_format(ask.caller, &client_id, format);
+    if set.await? {
         return ok(&arguments.rest);
     }
     let detail = "there is no such device; it must have connected once";

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Ask, InConversation, Operation, OperationError,
-    arguments::{page_limit, present},
+    arguments::{NO_CONTROL, page_limit, present},
     ok, operation,
 };
 use crate::{
@@ -95,7 +95,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
 #[serde(deny_unknown_fields)]
 struct ChangeArguments {
     #[serde(default, deserialize_with = "present")]
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(length(min = 1, max = 256), regex(pattern = NO_CONTROL))]
     title: Option<Option<String>>,
     /// Closed for everybody: it is read, and nothing more is written.
     archived: Option<bool>,
@@ -145,8 +145,10 @@ struct UserArgument {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("required" = ["user", "until"]))]
 struct SilenceArguments {
     user: Subject,
+    /// Null gives it back.
     #[serde(deserialize_with = "Option::deserialize")]
     until: Option<Until>,
 }
@@ -206,7 +208,9 @@ async fn change(
         retention_seconds,
     };
     let conversation = arguments.conversation;
-    let change = ask.bridge.change_settings(ask.caller, conversation, change);
+    let change = ask
+        .bridge
+        .change_settings(ask.caller, conversation, change, ask.condition);
     changed(change.await?)
 }
 
@@ -224,54 +228,48 @@ async fn list(
 
 async fn add(
     ask: Ask<'_>,
-    arguments: InConversation<AddArguments>,
+    InConversation { conversation, rest }: InConversation<AddArguments>,
 ) -> Result<Answer, OperationError> {
-    let AddArguments { users, role } = arguments.rest;
-    let change = ask
-        .bridge
-        .add_participants(ask.caller, arguments.conversation, users, role);
+    let AddArguments { users, role } = rest;
+    let (bridge, caller) = (ask.bridge, ask.caller);
+    let change = bridge.add_participants(caller, conversation, users, role);
     changed(change.await?)
 }
 
 async fn show(
     ask: Ask<'_>,
-    arguments: InConversation<UserArgument>,
+    InConversation { conversation, rest }: InConversation<UserArgument>,
 ) -> Result<Answer, OperationError> {
-    let InConversation { conversation, rest } = arguments;
     let present = ask.bridge.participant(ask.caller, conversation, &rest.user);
     ok(&present.await?)
 }
 
 async fn put(
     ask: Ask<'_>,
-    arguments: InConversation<PutArguments>,
+    InConversation { conversation, rest }: InConversation<PutArguments>,
 ) -> Result<Answer, OperationError> {
-    let InConversation { conversation, rest } = arguments;
-    let change = ask
-        .bridge
-        .add_participant(ask.caller, conversation, rest.user, rest.role);
+    let PutArguments { user, role } = rest;
+    let (bridge, caller) = (ask.bridge, ask.caller);
+    let change = bridge.add_participant(caller, conversation, user, role, ask.condition);
     changed(change.await?)
 }
 
 async fn remove(
     ask: Ask<'_>,
-    arguments: InConversation<UserArgument>,
+    InConversation { conversation, rest }: InConversation<UserArgument>,
 ) -> Result<Answer, OperationError> {
-    let InConversation { conversation, rest } = arguments;
-    let change = ask
-        .bridge
-        .remove_participant(ask.caller, conversation, rest.user);
+    let (bridge, caller) = (ask.bridge, ask.caller);
+    let change = bridge.remove_participant(caller, conversation, rest.user, ask.condition);
     changed(change.await?)
 }
 
 async fn silence(
     ask: Ask<'_>,
-    arguments: InConversation<SilenceArguments>,
+    InConversation { conversation, rest }: InConversation<SilenceArguments>,
 ) -> Result<Answer, OperationError> {
-    let SilenceArguments { user, until } = arguments.rest;
-    let change = ask
-        .bridge
-        .silence_participant(ask.caller, arguments.conversation, user, until);
+    let SilenceArguments { user, until } = rest;
+    let (bridge, caller) = (ask.bridge, ask.caller);
+    let change = bridge.silence_participant(caller, conversation, user, until);
     changed(change.await?)
 }
 

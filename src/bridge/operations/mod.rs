@@ -28,7 +28,10 @@ mod thread;
 use futures_util::future::BoxFuture;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Map, Value, value::to_raw_value};
+use serde_json::{
+    Map, Value,
+    value::{RawValue, to_raw_value},
+};
 use uuid::Uuid;
 
 pub use arguments::{InConversation, Nothing, OfDevice};
@@ -36,6 +39,7 @@ pub use sending::Sent;
 
 use super::{
     Bridge,
+    condition::{Condition, NotMet},
     conversations::{Caller, ConversationError},
     push_settings::PushSettingsError,
     rates::TooFast,
@@ -55,6 +59,9 @@ const IDEMPOTENCY_KEY: &str = "idempotency_key";
 /// Bytes of what is listed in one answer over MQTT, at most, unless the first of it has more: it
 /// waits in memory for its device.
 const ANSWER_BYTES_MAX: usize = 65_536;
+
+/// Up to here each whole number has a float of its own: 2^53.
+const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// Every operation, file by file.
 const TABLES: &[&[Operation]] = &[
@@ -109,6 +116,8 @@ struct Ask<'a> {
     /// If the request has an idempotency key: the same whenever it is done again. What must
     /// not be made twice takes its id from it.
     seed: Option<Uuid>,
+    /// For what others change as well: judged again where nothing changes any more.
+    condition: Option<&'a Condition>,
 }
 
 /// A row of the table: name, method, path, summary, function, arguments, answer.
@@ -195,6 +204,9 @@ impl From<PushSettingsError> for OperationError {
 /// What to do is in the detail; the cause is for the log.
 impl From<StoreError> for OperationError {
     fn from(error: StoreError) -> Self {
+        if let StoreError::SignedOut = error {
+            return Self::new(ProblemKind::Forbidden, error.to_string());
+        }
         let (kind, detail) = if error.is_transient() {
             let detail = "the server cannot store or read now; send the same request again";
             (ProblemKind::Unavailable, detail)
@@ -258,56 +270,111 @@ impl Bridge {
     /// key it is done once and answered again.
     pub async fn perform_once(
         &self,
-        operation: &Operation,
+        operation: &'static Operation,
         caller: &Caller,
         device: Option<DeviceId>,
         key: Option<&str>,
         arguments: Map<String, Value>,
     ) -> Answer {
         let Some(key) = key else {
-            return self.run(operation, caller, device, None, arguments).await;
+            return self.perform(operation, caller, device, arguments).await;
         };
         let Ok(text) = serde_json::to_vec(&arguments) else {
             return OperationError::invalid("the arguments are no JSON").answer(operation.name);
         };
         let request = [operation.name.as_bytes(), &text];
-        let once = match self.begin_once(caller, key, &request).await {
-            Ok(Ok(once)) => once,
-            Ok(Err(answer)) => return answer,
-            Err(error) => return OperationError::from(error).answer(operation.name),
+        let work = async move |bridge: Self, caller: Caller, seed| {
+            let _turn = bridge.turns().together(caller.user).await;
+            let ask = Ask {
+                seed: Some(seed),
+                ..Ask::new(&bridge, &caller, device)
+            };
+            operation.run(ask, arguments).await
         };
-        let seed = Some(once.seed);
-        let answer = self.run(operation, caller, device, seed, arguments).await;
-        self.end_once(once, &answer).await;
-        answer
+        self.once(operation.name, caller, key, &request, work).await
     }
 
-    /// Does an operation for a user.
+    /// Does an operation for a user, or for one of the user's devices.
     pub async fn perform(
         &self,
         operation: &Operation,
         caller: &Caller,
+        device: Option<DeviceId>,
         arguments: Map<String, Value>,
     ) -> Answer {
-        self.run(operation, caller, None, None, arguments).await
+        let _turn = match operation.method {
+            Method::Get => None,
+            _ => Some(self.turns().together(caller.user).await),
+        };
+        operation
+            .run(Ask::new(self, caller, device), arguments)
+            .await
     }
 
-    async fn run(
+    /// Does an operation for a user if the condition holds for what the caller is shown of
+    /// what it changes: the answer to GET of the same path.
+    pub async fn perform_if(
         &self,
+        condition: &Condition,
         operation: &Operation,
         caller: &Caller,
-        device: Option<DeviceId>,
-        seed: Option<Uuid>,
         arguments: Map<String, Value>,
     ) -> Answer {
-        let ask = Ask {
-            bridge: self,
+        let _turn = self.turns().alone(caller.user).await;
+        let ask = Ask::new(self, caller, None);
+        let shown = match operation.shown_by() {
+            None => None,
+            Some(get) => match get.run(ask, get.of_path(&arguments)).await {
+                answer if answer.status >= 500 => return answer,
+                answer => answer.body.filter(|_| answer.status == 200),
+            },
+        };
+        if let Err(not_met) = condition.check(shown.as_deref().map(RawValue::get)) {
+            return OperationError::from(not_met).answer(operation.name);
+        }
+        let condition = Some(condition);
+        operation.run(Ask { condition, ..ask }, arguments).await
+    }
+}
+
+impl Operation {
+    async fn run(&self, ask: Ask<'_>, arguments: Map<String, Value>) -> Answer {
+        let answer = (self.run)(ask, arguments).await;
+        answer.unwrap_or_else(|error| error.answer(self.name))
+    }
+
+    /// The operation that shows what this one changes: GET of the same path.
+    fn shown_by(&self) -> Option<&'static Self> {
+        all().find(|shown| shown.method == Method::Get && shown.path == self.path)
+    }
+
+    /// Of some arguments, those that stand in the path.
+    fn of_path(&self, arguments: &Map<String, Value>) -> Map<String, Value> {
+        let members = arguments.iter().filter(|(name, _)| {
+            let part = format!("{{{name}}}");
+            self.path.split('/').any(|stands| stands == part)
+        });
+        members
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    }
+}
+
+impl<'a> Ask<'a> {
+    fn new(bridge: &'a Bridge, caller: &'a Caller, device: Option<DeviceId>) -> Self {
+        Self {
+            bridge,
             caller,
             device,
-            seed,
-        };
-        let answer = (operation.run)(ask, arguments).await;
-        answer.unwrap_or_else(|error| error.answer(operation.name))
+            seed: None,
+            condition: None,
+        }
+    }
+}
+
+impl From<NotMet> for OperationError {
+    fn from(not_met: NotMet) -> Self {
+        Self::new(ProblemKind::PreconditionFailed, not_met.to_string())
     }
 }
 
@@ -320,7 +387,7 @@ impl From<TooFast> for Answer {
 }
 
 impl OperationError {
-    fn answer(self, operation: &str) -> Answer {
+    pub(super) fn answer(self, operation: &str) -> Answer {
         match (&self.source, self.kind) {
             (Some(error), ProblemKind::Unavailable) => {
                 let error = error as &dyn std::error::Error;
@@ -343,7 +410,28 @@ fn unknown() -> Answer {
 }
 
 fn read<A: DeserializeOwned>(arguments: Map<String, Value>) -> Result<A, serde_json::Error> {
-    serde_json::from_value(arguments.into())
+    let mut arguments = Value::from(arguments);
+    whole_numbers(&mut arguments);
+    serde_json::from_value(arguments)
+}
+
+/// JSON has one kind of numbers, and its schemas count 3.0 among the integers.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "whole numbers below this bound are exact in both"
+)]
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let float = number.as_f64().unwrap_or_default();
+            if float.fract() == 0.0 && float.abs() <= WHOLE_MAX {
+                *value = (float as i64).into();
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(members) => members.values_mut().for_each(whole_numbers),
+        _ => {}
+    }
 }
 
 fn ok<T: Serialize + JsonSchema>(body: &T) -> Result<Answer, OperationError> {
@@ -391,6 +479,26 @@ mod tests {
                 operation.name, operation.path
             );
             assert!(documented.contains(&row), "docs/operations.md lacks: {row}");
+        }
+    }
+
+    #[test]
+    fn a_whole_number_is_an_integer_however_it_is_written() {
+        let read = |text: &str| {
+            let mut value = serde_json::from_str(text).unwrap();
+            whole_numbers(&mut value);
+            serde_json::to_string(&value).unwrap()
+        };
+        for (written, is) in [
+            ("3.0", "3"),
+            ("-3e2", "-300"),
+            (r#"{"a":[1.0,{"b":-0.0}]}"#, r#"{"a":[1,{"b":0}]}"#),
+            ("9007199254740992.0", "9007199254740992"),
+            ("1.5", "1.5"),
+            ("9223372036854775807", "9223372036854775807"),
+            (r#""3.0""#, r#""3.0""#),
+        ] {
+            assert_eq!(read(written), is);
         }
     }
 

@@ -3,11 +3,14 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Bridge, Caller, OperationError, created, ok};
-use crate::domain::{
-    ids::ConversationId,
-    message::{Content, Sequence},
-    request::Answer,
+use super::{Bridge, Caller, ConversationError, OperationError, created, ok};
+use crate::{
+    bridge::Accepted,
+    domain::{
+        ids::ConversationId,
+        message::{Content, Sequence},
+        request::Answer,
+    },
 };
 
 /// What is answered to a message.
@@ -28,35 +31,28 @@ impl Bridge {
         content: Content,
         key: Option<(&str, &[u8])>,
     ) -> Answer {
-        let once = match key {
-            None => None,
-            Some((key, body)) => {
-                let request = [b"send", &conversation.0.as_bytes()[..], body];
-                match self.begin_once(caller, key, &request).await {
-                    Ok(Ok(once)) => Some(once),
-                    Ok(Err(answer)) => return answer,
-                    Err(error) => return OperationError::from(error).answer("send"),
-                }
-            }
+        let Some((key, body)) = key else {
+            return answer(self.post(caller, conversation, content).await);
         };
-        let sent = self.post(caller, conversation, content).await;
-        let answer = sent
-            .map_err(OperationError::from)
-            .and_then(|accepted| {
-                let sent = Sent {
-                    seq: accepted.sequence,
-                    duplicate: accepted.is_duplicate,
-                };
-                if accepted.is_duplicate {
-                    ok(&sent)
-                } else {
-                    created(&sent)
-                }
-            })
-            .unwrap_or_else(|error| error.answer("send"));
-        if let Some(once) = once {
-            self.end_once(once, &answer).await;
-        }
-        answer
+        let request = [b"send", &conversation.0.as_bytes()[..], body];
+        let work = async move |bridge: Self, caller: Caller, _| {
+            answer(bridge.post(&caller, conversation, content).await)
+        };
+        self.once("send", caller, key, &request, work).await
     }
+}
+
+fn answer(sent: Result<Accepted, ConversationError>) -> Answer {
+    let answer = sent.map_err(OperationError::from).and_then(|accepted| {
+        let sent = Sent {
+            seq: accepted.sequence,
+            duplicate: accepted.is_duplicate,
+        };
+        if accepted.is_duplicate {
+            ok(&sent)
+        } else {
+            created(&sent)
+        }
+    });
+    answer.unwrap_or_else(|error| error.answer("send"))
 }

@@ -39,11 +39,15 @@ pub(super) struct Rules {
 pub(super) struct Board<W> {
     rules: Rules,
     people: HashMap<UserId, Person<W>>,
+    /// Streams of events, under numbers that no device has: they watch, and nobody is there
+    /// because of them.
+    streams: HashMap<DeviceId, Device<W>>,
     /// When to look at whom; each of the watched stands here at most once.
     dues: BTreeSet<(Instant, UserId)>,
     /// Those who went, oldest first.
     gone: VecDeque<(UserId, u64)>,
     departures: u64,
+    streams_opened: i64,
     /// Pairs of a device and a user it watches.
     watches: usize,
 }
@@ -80,9 +84,11 @@ impl<W: Clone> Board<W> {
         Self {
             rules,
             people: HashMap::new(),
+            streams: HashMap::new(),
             dues: BTreeSet::new(),
             gone: VecDeque::new(),
             departures: 0,
+            streams_opened: 0,
             watches: 0,
         }
     }
@@ -93,13 +99,7 @@ impl<W: Clone> Board<W> {
         person.left = None;
         let older = person.devices.iter().position(|known| known.id == id);
         let older = older.map(|place| person.devices.swap_remove(place));
-        person.devices.push(Device {
-            id,
-            way,
-            active_until: None,
-            is_invisible: false,
-            watches: Vec::new(),
-        });
+        person.devices.push(Device::new(id, way));
         for target in older.map(|older| older.watches).unwrap_or_default() {
             self.unwatch(target, id);
         }
@@ -168,6 +168,22 @@ impl<W: Clone> Board<W> {
             left.grace = None;
             left.at_millis = None;
             self.schedule(user, now);
+        }
+    }
+
+    /// A stream of events is open, and may watch.
+    pub(super) fn stream_opened(&mut self, way: W) -> DeviceId {
+        self.streams_opened += 1;
+        let id = DeviceId(-self.streams_opened);
+        self.streams.insert(id, Device::new(id, way));
+        id
+    }
+
+    /// A stream is over, and watches nobody any more.
+    pub(super) fn stream_closed(&mut self, id: DeviceId) {
+        let stream = self.streams.remove(&id);
+        for target in stream.map(|stream| stream.watches).unwrap_or_default() {
+            self.unwatch(target, id);
         }
     }
 
@@ -394,6 +410,9 @@ impl<W: Clone> Board<W> {
     }
 
     fn device(&mut self, user: UserId, device: DeviceId) -> Option<&mut Device<W>> {
+        if self.streams.contains_key(&device) {
+            return self.streams.get_mut(&device);
+        }
         self.people.get_mut(&user)?.device(device)
     }
 

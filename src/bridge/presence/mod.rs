@@ -23,7 +23,7 @@ use super::{mailbox::Mailbox, sessions::Held};
 use crate::{
     config::PresenceConfig,
     domain::{
-        ids::UserId,
+        ids::{DeviceId, UserId},
         presence::{PresenceSettings, StateReport},
         topic::ME_PRESENCE,
     },
@@ -92,6 +92,22 @@ impl Presence {
     /// The user becomes invisible, or visible again: how they went is for nobody from now on.
     pub(super) fn forget_departure(&self, user: UserId) {
         self.change(|board, now| board.forget_departure(user, now));
+    }
+
+    /// A stream of events is open from now on; answers what to name as the device that watches.
+    pub fn stream_opened(&self, mailbox: Arc<Mailbox>) -> DeviceId {
+        self.change(|board, _| board.stream_opened(mailbox))
+    }
+
+    /// The stream is over.
+    pub fn stream_closed(&self, stream: DeviceId) {
+        self.change(|board, _| board.stream_closed(stream));
+    }
+
+    /// For how long a watch lasts.
+    #[must_use]
+    pub fn watch_ttl(&self) -> Duration {
+        self.watch_ttl
     }
 
     /// What a user lets others know has changed in the store.

@@ -73,6 +73,18 @@ impl<W> Default for Person<W> {
     }
 }
 
+impl<W> Device<W> {
+    pub(super) fn new(id: DeviceId, way: W) -> Self {
+        Self {
+            id,
+            way,
+            active_until: None,
+            is_invisible: false,
+            watches: Vec::new(),
+        }
+    }
+}
+
 impl<W> Person<W> {
     /// Active if any device is, else in the background if one is connected, else offline;
     /// hidden if the user or any connection says so.

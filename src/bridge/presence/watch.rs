@@ -33,8 +33,8 @@ impl Bridge {
         Ok(self.answer(users, &known.collect()))
     }
 
-    /// The same; from now on, in place of what it watched before, a connected device of the
-    /// caller is told what changes.
+    /// The same; from now on, in place of what it watched before, a connected device or a stream
+    /// of the caller is told what changes.
     pub async fn watch(
         &self,
         caller: &Caller,

@@ -98,7 +98,9 @@ impl Bridge {
         let checked = registration.checked(self.apps())?;
         let mut conn = self.pool().acquire().await?;
         let new = checked.as_new();
-        match tokens::register(&mut conn, caller.user, client_id, &new, TOKENS_MAX).await? {
+        let (user, issued_at) = (caller.user, caller.issued_at());
+        let register = tokens::register(&mut conn, user, client_id, &new, issued_at, TOKENS_MAX);
+        match register.await? {
             Ok(token) => Ok(token.into()),
             Err(TooManyTokens) => Err(PushSettingsError::TooManyTokens),
         }
@@ -146,6 +148,20 @@ impl Bridge {
             self.commits().sign_out(caller.user, device);
         }
         Ok(device.is_some())
+    }
+
+    /// What the payloads of a device of the caller are written in, from its next connection on.
+    /// False: there is no such device.
+    pub async fn set_format(
+        &self,
+        caller: &Caller,
+        client_id: &str,
+        format: WireFormat,
+    ) -> Result<bool, PushSettingsError> {
+        check_client_id(client_id)?;
+        let mut conn = self.pool().acquire().await?;
+        sessions::check_signed_out(&mut conn, caller.user, client_id, caller.issued_at()).await?;
+        Ok(sessions::set_format(&mut conn, caller.user, client_id, format).await?)
     }
 
     /// The caller's devices, those that connected last first.

@@ -35,6 +35,9 @@ pub type Members = Map<String, Value>;
 pub enum Applied {
     /// It shows now.
     Changed,
+    /// It shows now, and all else that is held of the conversation may be wrong, since its log
+    /// has begun a new epoch: drop the thread, and read it again.
+    Anew,
     /// It was known, or is older than what is known.
     Stale,
     /// It is none of the server's: a member is missing or of the wrong type.

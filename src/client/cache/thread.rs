@@ -42,6 +42,8 @@ pub struct Thread {
     synced: Option<i64>,
     /// Entries that came before others which are missing.
     early: BTreeMap<i64, Members>,
+    /// What was before has been erased.
+    first: i64,
     /// The newest entry that was heard of.
     head: i64,
 }
@@ -55,6 +57,7 @@ impl Thread {
             messages: BTreeMap::new(),
             synced: None,
             early: BTreeMap::new(),
+            first: 1,
             head: 0,
         }
     }
@@ -65,7 +68,7 @@ impl Thread {
             return Applied::Unreadable;
         };
         self.head = self.head.max(seq);
-        if self.synced >= Some(seq) || self.early.contains_key(&seq) {
+        if seq < self.first || self.synced >= Some(seq) || self.early.contains_key(&seq) {
             return Applied::Stale;
         }
         self.early.insert(seq, entry);
@@ -79,6 +82,9 @@ impl Thread {
         else {
             return Applied::Unreadable;
         };
+        if seq < self.first {
+            return Applied::Stale;
+        }
         if let Some(known) = self.messages.get(&seq) {
             // What has expired has the version of what it was.
             let expires = is_true(&message, "expired") && !is_true(known, "expired");
@@ -111,6 +117,15 @@ impl Thread {
     /// The conversation has entries up to `last_seq`, as its row in the inbox says.
     pub fn heard_of(&mut self, last_seq: i64) {
         self.head = self.head.max(last_seq);
+    }
+
+    /// What was before `first_seq` has been erased, as the row in the inbox or a `gap` says.
+    pub fn begins_at(&mut self, first_seq: i64) {
+        self.first = self.first.max(first_seq);
+        self.messages.retain(|seq, _| *seq >= first_seq);
+        self.early.retain(|seq, _| *seq >= first_seq);
+        self.synced = self.synced.map(|synced| synced.max(first_seq - 1));
+        self.catch_up();
     }
 
     /// What is missing. It may be on its way: wait a moment before asking.
@@ -329,6 +344,29 @@ mod tests {
         assert_eq!((shown(&thread), thread.gap()), (expected(), None));
         thread.heard_of(9);
         assert_eq!(thread.gap(), Some(Gap { from: 9, to: 9 }));
+    }
+
+    #[test]
+    fn what_has_been_erased_is_neither_shown_nor_missed() {
+        let mut thread = thread();
+        for entry in log().drain(..3) {
+            thread.entry(entry);
+        }
+        thread.heard_of(8);
+        thread.begins_at(6);
+        assert_eq!(shown(&thread), json!([]));
+        assert_eq!(thread.gap(), Some(Gap { from: 6, to: 8 }));
+        for entry in log() {
+            thread.entry(entry);
+        }
+        let late = json!({"seq": 1, "version": 8});
+        assert_eq!(thread.message(members(late)), Applied::Stale);
+        assert_eq!((shown(&thread), thread.gap()), (json!([]), None));
+        // Before the first page it is not known how far the thread is in step.
+        let mut fresh = Thread::new(Subject::new("me").unwrap());
+        fresh.begins_at(6);
+        fresh.heard_of(8);
+        assert_eq!(fresh.gap(), None);
     }
 
     proptest! {

@@ -105,7 +105,14 @@ impl Session {
                 if entries.is_empty() {
                     self.inflight.forget(page.conversation);
                 }
-                self.replay.read(page, entries);
+                if let Some((from, to)) = self.replay.read(page, entries) {
+                    let conversation = page.conversation;
+                    self.send_event(&DeviceEvent::Gap {
+                        conversation,
+                        from,
+                        to,
+                    });
+                }
             }
             None => self.replay.read_failed(page),
         }

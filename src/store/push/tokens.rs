@@ -8,7 +8,7 @@ use sqlx::{Connection as _, PgConnection};
 
 use crate::domain::{format::WireFormat, ids::UserId};
 
-use super::super::StoreError;
+use super::super::{StoreError, sessions};
 
 /// Devices in the answer of [`devices`].
 const DEVICES_MAX: i64 = 1_000;
@@ -68,15 +68,22 @@ pub struct TooManyTokens;
 
 /// Gives a device a token, and makes the device if it has never connected. Whoever else had
 /// the token loses it. A token that the device has already stays as it is, unless it was dead.
+///
+/// # Errors
+///
+/// [`StoreError::SignedOut`] if the device was signed out after the caller's token was issued.
 pub async fn register(
     conn: &mut PgConnection,
     user: UserId,
     client_id: &str,
     new: &NewPushToken<'_>,
+    issued_at: Option<i64>,
     tokens_max: i64,
 ) -> Result<Result<PushToken, TooManyTokens>, StoreError> {
     let mut tx = conn.begin().await?;
     lock_user(&mut tx, user).await?;
+    // Under the lock: a sign-out of the device comes before or after all of this.
+    sessions::check_signed_out(&mut tx, user, client_id, issued_at).await?;
     if is_full(&mut tx, user, client_id, tokens_max).await? {
         return Ok(Err(TooManyTokens));
     }

@@ -1,10 +1,12 @@
 //! `ETag`, `If-None-Match`, `If-Match`, and `Link`.
 
+use futures_util::future::join_all;
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use super::{Answer, Api, answer};
+use crate::store::{server_process, until_blocking};
 
 const HOURS: &str = "/v1/me/quiet-hours";
 
@@ -72,6 +74,106 @@ async fn a_change_is_refused_if_something_else_is_there_by_now(pool: PgPool) {
     )
     .await;
     assert_eq!(gone.status, 204);
+}
+
+/// A request on the condition that this is still there.
+async fn change(api: &Api, user: &str, method: Method, path: &str, tag: &str, body: Value) -> u16 {
+    let request = api
+        .request(method, path)
+        .header("if-match", tag)
+        .json(&body);
+    answer(request.bearer_auth(api.token(user))).await.status
+}
+
+/// Goal: of many changes that are based on the same state, one is made.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn of_changes_on_the_same_condition_one_is_made(pool: PgPool) {
+    let api = Api::start(pool).await;
+    let inbox = api
+        .conversation("alice", json!({"participants": ["bob"]}))
+        .await
+        + "/inbox";
+    for round in 0..10 {
+        for (path, method) in [(HOURS, Method::PUT), (&inbox, Method::PATCH)] {
+            let tag = api.get("alice", path).await.header("etag").to_owned();
+            let changes = (0..8).map(|number| {
+                let body = match path {
+                    HOURS => json!({"from": format!("{number:02}:{round:02}"), "until": "09:00",
+                                    "zone": "UTC"}),
+                    _ => json!({"muted_until": 4_000_000_000_000_i64 + number * 100 + round}),
+                };
+                change(&api, "alice", method.clone(), path, &tag, body)
+            });
+            let mut answers = join_all(changes).await;
+            answers.sort_unstable();
+            assert_eq!(answers, [200, 412, 412, 412, 412, 412, 412, 412], "{path}");
+        }
+    }
+}
+
+/// Given owners who read a conversation, when both change it at once on the condition that it is
+/// as they read it, then one does.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn of_two_owners_with_the_same_condition_one_changes_the_conversation(pool: PgPool) {
+    let api = Api::start(pool).await;
+    let creation = json!({"participants": ["bob"], "title": "0", "roles": {"bob": "owner"}});
+    let path = api.conversation("alice", creation).await;
+    for round in 1..=20 {
+        let changes = ["alice", "bob"].map(async |user| {
+            let tag = api.get(user, &path).await.header("etag").to_owned();
+            (user, tag)
+        });
+        let changes = join_all(changes).await;
+        let changes = changes.iter().map(|(user, tag)| {
+            let body = json!({"title": format!("{user} {round}")});
+            change(&api, user, Method::PATCH, &path, tag, body)
+        });
+        let mut answers = join_all(changes).await;
+        answers.sort_unstable();
+        assert_eq!(answers, [200, 412]);
+    }
+}
+
+/// Given a request that has found its condition met, when another change comes before its own,
+/// whichever way, then it is refused.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn what_changes_between_the_check_and_the_change_is_seen(pool: PgPool) {
+    let api = Api::start(pool.clone()).await;
+    let creation = json!({"participants": ["bob"], "title": "Us"});
+    let path = api.conversation("alice", creation).await;
+    let bob = format!("{path}/participants/bob");
+    let silence = "update participants set silenced_until = 'infinity'
+                   where user_id = (select user_id from users where subject = 'bob')";
+    let message = "update conversations set last_seq = last_seq + 1";
+    for (method, shown, body, meanwhile) in [
+        (Method::PATCH, &path, json!({"title": "We"}), message),
+        (Method::PUT, &bob, json!({"role": "admin"}), silence),
+        (
+            Method::DELETE,
+            &bob,
+            json!({}),
+            "update participants set silenced_until = null",
+        ),
+    ] {
+        let tag = api.get("alice", shown).await.header("etag").to_owned();
+        let mut other = pool.begin().await.unwrap();
+        let lock = "select from conversations for update";
+        sqlx::query(lock).execute(&mut *other).await.unwrap();
+        sqlx::query(meanwhile).execute(&mut *other).await.unwrap();
+        let process = server_process(&mut other).await;
+        let request = api.request(method.clone(), shown).header("if-match", &tag);
+        let request = match method {
+            Method::DELETE => request,
+            _ => request.json(&body),
+        };
+        let change = answer(request.bearer_auth(api.token("alice")));
+        let commit = async {
+            until_blocking(&pool, process).await;
+            other.commit().await.unwrap();
+        };
+        let (refused, ()) = tokio::join!(change, commit);
+        refused.assert_problem(412, "precondition-failed", "read it again");
+    }
 }
 
 #[sqlx::test(migrator = "homing::store::MIGRATOR")]

@@ -5,6 +5,10 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use super::{Answer, Api, answer};
+use crate::{
+    harness::{TestBroker, until},
+    store::{server_process, until_blocking},
+};
 
 async fn create(api: &Api, user: &str, key: &str, body: &Value) -> Answer {
     let request = api.request(Method::POST, "/v1/conversations").json(body);
@@ -71,6 +75,86 @@ async fn a_request_that_a_crash_interrupted_is_done_again_without_a_trace(pool: 
         again.text
     );
     assert_eq!(count(&pool).await, 1);
+}
+
+/// Given a process that died before it answered, when another one has taken its place, then the
+/// request is done at once when it comes again.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn what_a_dead_process_had_begun_is_free_at_once(pool: PgPool) {
+    let body = json!({"participants": ["bob"], "title": "Us"});
+    let first = create(&Api::start(pool.clone()).await, "alice", "k1", &body).await;
+    let crash = "update idempotency_keys set status = null, body = null, begun_at = now()";
+    sqlx::query(crash).execute(&pool).await.unwrap();
+
+    let api = Api::start(pool.clone()).await;
+    let again = create(&api, "alice", "k1", &body).await;
+    let replayed = again.header("idempotency-replayed");
+    assert_eq!(
+        (again.status, &again.body, replayed),
+        (201, &first.body, ""),
+        "{}",
+        again.text
+    );
+    assert_eq!(count(&pool).await, 1);
+    // What this process has begun itself is not free.
+    let working = "update idempotency_keys set status = null, body = null, begun_at = now()";
+    sqlx::query(working).execute(&pool).await.unwrap();
+    assert_eq!(create(&api, "alice", "k1", &body).await.status, 409);
+}
+
+/// How many requests have been answered under a key.
+async fn answered(pool: &PgPool) -> i64 {
+    let answered = "select count(*) from idempotency_keys where status is not null";
+    sqlx::query_scalar(answered).fetch_one(pool).await.unwrap()
+}
+
+/// Given a client that goes away while its request is worked on, then the request is done, and
+/// whoever sends it again gets the answer.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn a_request_goes_on_when_its_client_has_gone(pool: PgPool) {
+    let api = Api::start(pool.clone()).await;
+    let body = json!({"participants": ["bob"], "title": "Us"});
+    let mut other = pool.begin().await.unwrap();
+    let lock = "lock table conversations in exclusive mode";
+    sqlx::query(lock).execute(&mut *other).await.unwrap();
+    let process = server_process(&mut other).await;
+    tokio::select! {
+        early = create(&api, "alice", "k1", &body) => panic!("{}", early.text),
+        () = until_blocking(&pool, process) => {}
+    }
+    // The connection is closed now: this API has no other client.
+    other.commit().await.unwrap();
+    until("the answer", async || answered(&pool).await == 1).await;
+    let again = create(&api, "alice", "k1", &body).await;
+    assert_eq!(
+        (again.status, again.header("idempotency-replayed")),
+        (201, "true")
+    );
+    assert_eq!(count(&pool).await, 1);
+}
+
+/// Given a request whose client has gone, when the server stops, then it stops after it.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn a_stop_waits_for_a_request_whose_client_has_gone(pool: PgPool) {
+    let broker = TestBroker::start(&pool).await;
+    let mut other = pool.begin().await.unwrap();
+    let lock = "lock table conversations in exclusive mode";
+    sqlx::query(lock).execute(&mut *other).await.unwrap();
+    let process = server_process(&mut other).await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let request = client
+        .post(format!("http://{}/v1/conversations", broker.http()))
+        .header("idempotency-key", "k1")
+        .bearer_auth(broker.token("alice"))
+        .json(&json!({"participants": ["bob"]}));
+    tokio::select! {
+        early = request.send() => panic!("{early:?}"),
+        () = until_blocking(&pool, process) => {}
+    }
+    // The stop begins before the commit: they are polled in this order.
+    let (_, committed) = tokio::join!(broker.stop(), other.commit());
+    committed.unwrap();
+    assert_eq!(answered(&pool).await, 1);
 }
 
 #[sqlx::test(migrator = "homing::store::MIGRATOR")]

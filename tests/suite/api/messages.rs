@@ -58,13 +58,15 @@ async fn a_repeat_keeps_its_sequence(pool: PgPool) {
 
 #[sqlx::test(migrator = "homing::store::MIGRATOR")]
 async fn pages_lead_through_the_log_in_both_directions(pool: PgPool) {
-    let api = Api::start(pool).await;
+    let api = Api::start(pool.clone()).await;
     let path = api
         .conversation("alice", json!({"participants": ["bob"]}))
         .await;
     for id in 1..=5 {
         api.say("alice", &path, &id.to_string()).await;
     }
+    let stored = "update messages set created_at = to_timestamp(seq)";
+    sqlx::query(stored).execute(&pool).await.unwrap();
     for (query, sequences, next) in [
         ("", vec![1, 2, 3, 4, 5], json!({})),
         ("?limit=2", vec![1, 2], json!({"next_after": 2})),
@@ -83,6 +85,41 @@ async fn pages_lead_through_the_log_in_both_directions(pool: PgPool) {
             vec![5],
             json!({"next_before": 5}),
         ),
+        (
+            "?around=3&limit=2",
+            vec![2, 3],
+            json!({"next_before": 2, "next_after": 3}),
+        ),
+        (
+            "?around=4&limit=3",
+            vec![3, 4, 5],
+            json!({"next_before": 3}),
+        ),
+        ("?around=1&limit=3", vec![1, 2, 3], json!({"next_after": 3})),
+        ("?around=0&limit=1", vec![1], json!({"next_after": 1})),
+        (
+            "?around=3&limit=1",
+            vec![3],
+            json!({"next_before": 3, "next_after": 3}),
+        ),
+        ("?around=3", vec![1, 2, 3, 4, 5], json!({})),
+        (
+            "?around=9223372036854775807&limit=4",
+            vec![3, 4, 5],
+            json!({"next_before": 3}),
+        ),
+        ("?at=0&limit=2", vec![1, 2], json!({"next_after": 2})),
+        (
+            "?at=3000&limit=2",
+            vec![2, 3],
+            json!({"next_before": 2, "next_after": 3}),
+        ),
+        (
+            "?at=3001&limit=2",
+            vec![3, 4],
+            json!({"next_before": 3, "next_after": 4}),
+        ),
+        ("?at=5001&limit=2", vec![4, 5], json!({"next_before": 4})),
     ] {
         let (found, mut page) = api.page("bob", &path, query).await;
         assert_eq!(found, sequences, "{query}");
@@ -98,7 +135,11 @@ async fn an_unclear_page_is_refused(pool: PgPool) {
         .conversation("alice", json!({"participants": ["bob"]}))
         .await;
     for (query, says) in [
-        ("after=1&before=3", "not both"),
+        ("after=1&before=3", "give one of"),
+        ("around=1&at=1", "give one of"),
+        ("around=-1", "negative"),
+        ("at=-1", "`at` is a time in milliseconds"),
+        ("at=9223372036854775807", "`at` is a time in milliseconds"),
         ("after=-1", "negative"),
         ("before=-9", "negative"),
         ("after=x", "after"),

@@ -48,6 +48,7 @@ const PARTICIPANTS_MAX: usize = 4;
 /// The bridge and the router behind a socket of its own; they end with this value.
 struct Api {
     base: String,
+    app: axum::Router,
     client: reqwest::Client,
     data_dir: TempDir,
     readiness: Readiness,
@@ -108,10 +109,13 @@ impl Api {
         let state = ApiState::new(bridge, keys, registry, ready, &config, forever.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        server.spawn(async move { axum::serve(listener, router(state)).await.unwrap() });
+        let app = router(state);
+        let served = app.clone();
+        server.spawn(async move { axum::serve(listener, served).await.unwrap() });
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         Self {
             base,
+            app,
             client,
             data_dir,
             readiness,

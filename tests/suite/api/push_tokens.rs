@@ -1,9 +1,10 @@
 //! Where devices can be woken: registered, shown, refused, removed.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use super::Api;
+use super::{Answer, Api, answer, now_unix};
 
 /// No key is read before something is pushed.
 const APPS: &str = r#"
@@ -335,4 +336,56 @@ async fn a_hundred_devices_have_tokens_and_the_next_one_is_told_what_to_do(pool:
     assert_eq!(api.put("bob", PHONE, fcm("bobs")).await.status, 200);
     api.delete("alice", "/v1/devices/d3/push-token").await;
     assert_eq!(put(100, "more").await.status, 200);
+}
+
+async fn register(api: &Api, token: &str, push_token: &str) -> Answer {
+    let request = api.request(Method::PUT, PHONE).json(&fcm(push_token));
+    answer(request.bearer_auth(token)).await
+}
+
+async fn sign_out(api: &Api) -> u16 {
+    let request = api.request(Method::DELETE, "/v1/devices/phone");
+    answer(request.bearer_auth(api.token("alice"))).await.status
+}
+
+async fn tokens(pool: &PgPool) -> i64 {
+    let count = sqlx::query_scalar("select count(*) from push_tokens");
+    count.fetch_one(pool).await.unwrap()
+}
+
+/// Goal: whoever has a lost phone and its token is not told of messages any more.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn a_device_that_was_signed_out_registers_only_with_a_new_token(pool: PgPool) {
+    let api = api(pool.clone()).await;
+    let old = api.issue("alice", now_unix() - 10);
+    assert_eq!(register(&api, &old, "1").await.status, 200);
+    assert_eq!(sign_out(&api).await, 204);
+    assert_eq!(tokens(&pool).await, 0);
+    let refused = register(&api, &old, "1").await;
+    refused.assert_problem(403, "forbidden", "signed out");
+    assert_eq!(tokens(&pool).await, 0);
+    let new = api.issue("alice", now_unix() + 5);
+    assert_eq!(register(&api, &new, "1").await.status, 200);
+    assert_eq!(tokens(&pool).await, 1);
+}
+
+/// Given a sign-out that the store interrupts, then nothing of it has happened.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn a_sign_out_happens_as_a_whole(pool: PgPool) {
+    let api = api(pool.clone()).await;
+    assert_eq!(register(&api, &api.token("alice"), "1").await.status, 200);
+    for interrupt in [
+        "create function interrupt() returns trigger language plpgsql as
+             $$ begin raise exception 'interrupted'; end $$",
+        "create trigger interrupt before update on devices for each row
+             execute function interrupt()",
+    ] {
+        sqlx::query(interrupt).execute(&pool).await.unwrap();
+    }
+    assert_eq!(sign_out(&api).await, 500);
+    assert_eq!(tokens(&pool).await, 1);
+    let end = "drop trigger interrupt on devices";
+    sqlx::query(end).execute(&pool).await.unwrap();
+    assert_eq!(sign_out(&api).await, 204);
+    assert_eq!(tokens(&pool).await, 0);
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use homing::store::MIGRATOR;
+use reqwest::Method;
 use serde_json::json;
 use sqlx::PgPool;
 
@@ -65,6 +66,49 @@ async fn pages_have_no_holes_and_no_repeats_while_things_change(pool: PgPool) {
         let changed = ids(&changed).into_iter().map(str::to_owned);
         let all: BTreeSet<_> = once.into_iter().chain(changed).collect();
         assert_eq!(all, groups.iter().cloned().collect());
+    }
+    broker.stop().await;
+}
+
+/// Goal: of conversations with the same time none is lost or repeated, wherever a page ends.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn pages_end_between_conversations_of_the_same_moment(pool: PgPool) {
+    let broker = TestBroker::start(&pool).await;
+    let groups = groups(&broker, 7).await;
+    // Two moments, to the microsecond.
+    for (place, group) in groups.iter().enumerate() {
+        let id: homing::domain::ids::ConversationId = group.parse().unwrap();
+        let at = if place < 5 { 123_456 } else { 123_457 };
+        sqlx::query(
+            "update conversations set updated_at = '2026-01-01'::timestamptz
+                 + $2::bigint * interval '1 microsecond' where conversation_id = $1",
+        )
+        .bind(id.0)
+        .bind(at)
+        .execute(&pool)
+        .await
+        .unwrap();
+    }
+    for filter in ["", "&kind=group", "&changed_since=0"] {
+        for limit in 1..=7 {
+            let mut seen = Vec::new();
+            let mut after = String::new();
+            loop {
+                let page = page(&broker, "alice", &format!("?limit={limit}{filter}{after}")).await;
+                seen.extend(ids(&page).into_iter().map(str::to_owned));
+                let Some(next) = page["next_after"].as_str() else {
+                    break;
+                };
+                after = format!("&after={next}");
+            }
+            let (newer, older) = seen.split_at(2);
+            assert!(newer.iter().all(|id| groups[5..].contains(id)), "{seen:?}");
+            assert!(older.iter().all(|id| groups[..5].contains(id)), "{seen:?}");
+            seen.sort_unstable();
+            let mut all = groups.clone();
+            all.sort_unstable();
+            assert_eq!(seen, all, "{limit} {filter}");
+        }
     }
     broker.stop().await;
 }
@@ -144,5 +188,93 @@ async fn what_changed_since_is_found_whatever_it_was(pool: PgPool) {
     say(&broker, "bob", &groups[3], "1").await;
     assert!(ids(&page(&broker, "alice", &later).await).is_empty());
     assert!(!ids(&page(&broker, "alice", "").await).contains(&groups[3].as_str()));
+    broker.stop().await;
+}
+
+/// Goal: each filter alone and with every other one chooses what the rows themselves say.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn every_combination_of_filters_chooses_its_rows(pool: PgPool) {
+    let broker = TestBroker::start(&pool).await;
+    let mut all = Vec::new();
+    for bits in 0..32_u32 {
+        let has = |bit: u32| bits & (1 << bit) != 0;
+        let (kind, other) = if has(0) {
+            ("group", "bob".to_owned())
+        } else {
+            ("direct", format!("user{bits}"))
+        };
+        let body = json!({"participants": ["alice", other], "kind": kind});
+        let (_, made) = broker.rest(Method::POST, "admin", "", Some(body)).await;
+        let id = made["id"].as_str().unwrap().to_owned();
+        let author = if has(1) { other.as_str() } else { "alice" };
+        say(&broker, author, &id, "1").await;
+        let settings = json!({"archived": has(2), "pinned": has(3)});
+        set(&broker, "alice", &id, settings).await;
+        all.push((id, bits));
+    }
+    for (id, bits) in &all {
+        let id: homing::domain::ids::ConversationId = id.parse().unwrap();
+        let hours = if bits & 16 == 0 { 0 } else { 48 };
+        for table in [
+            "conversations set updated_at = updated_at",
+            "participants set changed_at = changed_at",
+        ] {
+            let older =
+                format!("update {table} - $2 * interval '1 hour' where conversation_id = $1");
+            let older = sqlx::query(sqlx::AssertSqlSafe(older))
+                .bind(id.0)
+                .bind(hours);
+            older.execute(&pool).await.unwrap();
+        }
+    }
+    let as_of = page(&broker, "alice", "").await["as_of"].as_i64().unwrap();
+    let yesterday = format!("&changed_since={}", as_of - 24 * 3_600_000);
+    let truth = ["", "=true", "=false"];
+    let mut asked = 0;
+    for unread in truth {
+        for archived in truth {
+            for pinned in truth {
+                for kind in ["", "&kind=group", "&kind=direct"] {
+                    for since in ["", yesterday.as_str()] {
+                        let member = |name: &str, value: &str| match value {
+                            "" => String::new(),
+                            value => format!("&{name}{value}"),
+                        };
+                        let [unread_is, archived_is, pinned_is] = [
+                            member("unread", unread),
+                            member("archived", archived),
+                            member("pinned", pinned),
+                        ];
+                        let query =
+                            format!("?limit=100{unread_is}{archived_is}{pinned_is}{kind}{since}");
+                        let is_wanted = |bits: u32| {
+                            let has = |bit: u32| bits & (1 << bit) != 0;
+                            (unread != "=true" || has(1))
+                                && match archived {
+                                    "=true" => has(2),
+                                    "" => !has(2) || !since.is_empty(),
+                                    _ => !has(2),
+                                }
+                                && (pinned != "=true" || has(3))
+                                && (kind.is_empty() || kind.ends_with("group") == has(0))
+                                && (since.is_empty() || !has(4))
+                        };
+                        let wanted = all.iter().filter(|(_, bits)| is_wanted(*bits));
+                        let expected: BTreeSet<_> = wanted.map(|(id, _)| id.as_str()).collect();
+                        let page = page(&broker, "alice", &query).await;
+                        let got = ids(&page);
+                        assert_eq!(got.len(), expected.len(), "{query}");
+                        assert_eq!(
+                            got.into_iter().collect::<BTreeSet<_>>(),
+                            expected,
+                            "{query}"
+                        );
+                        asked += usize::from(!expected.is_empty());
+                    }
+                }
+            }
+        }
+    }
+    assert!(asked > 100, "{asked}");
     broker.stop().await;
 }

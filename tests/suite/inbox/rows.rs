@@ -1,6 +1,9 @@
 //! What a row shows, and that its version tells.
 
-use homing::store::MIGRATOR;
+use homing::{
+    client::cache::{Applied, Inbox},
+    store::MIGRATOR,
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -183,5 +186,40 @@ async fn who_was_removed_is_shown_that_alone(pool: PgPool) {
     broker.add(group, "bob").await;
     let back = row(&broker, "bob", group).await;
     assert!(back["version"].as_i64().unwrap() > version && back["removed"] == false);
+    broker.stop().await;
+}
+
+/// Goal: however a part ends, the row is a new one: by the entry that says so, and by itself.
+/// What was shown before is older, and what comes late of that does not bring it back.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn the_end_of_a_part_is_a_change_of_its_row(pool: PgPool) {
+    let broker = TestBroker::start(&pool).await;
+    for how in ["removed", "left", "handed over"] {
+        let group = &broker.conversation(&["alice", "bob"]).await;
+        say(&broker, "alice", group, "1").await;
+        let before = set(&broker, "bob", group, json!({"pinned": true})).await;
+        let (method, path, by, body) = match how {
+            "removed" => (Method::DELETE, "participants/bob", "admin", None),
+            "left" => (Method::DELETE, "participants/bob", "bob", None),
+            _ => {
+                let body = json!({"from": ["bob"], "to": ["carol"]});
+                (Method::POST, "transfer", "admin", Some(body))
+            }
+        };
+        let path = format!("/{group}/{path}");
+        let (status, gone) = broker.rest(method, by, &path, body).await;
+        assert_eq!((status.as_u16(), &gone["seq"]), (200, &json!(2)), "{how}");
+        let after = row(&broker, "bob", group).await;
+        assert_eq!(after["removed"], true, "{how}");
+        let version = |row: &Value| row["version"].as_i64().unwrap();
+        assert_eq!(version(&after), version(&before) + 2, "{how}");
+
+        let members = |row: &Value| row.as_object().unwrap().clone();
+        let mut cache = Inbox::default();
+        cache.apply(members(&before));
+        assert_eq!(cache.apply(members(&after)), Applied::Changed);
+        assert_eq!(cache.apply(members(&before)), Applied::Stale);
+        assert!(cache.row(group.parse().unwrap()).is_none(), "{how}");
+    }
     broker.stop().await;
 }

@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use super::{row, say, set};
+use super::{ids, page, row, say, set};
 use crate::harness::TestBroker;
 
 fn version(row: &Value) -> i64 {
@@ -68,6 +68,59 @@ async fn what_is_archived_comes_back_with_a_message_unless_it_is_muted(pool: PgP
     assert_eq!(row(&broker, "alice", group).await["archived"], true);
     let unmuted = set(&broker, "alice", group, json!({"muted_until": null})).await;
     assert_eq!(unmuted["archived"], false);
+    broker.stop().await;
+}
+
+/// Goal: a mute that ends by itself lets the conversation come back, in its row and on the
+/// pages, if there was a message meanwhile; and only then.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn what_is_archived_and_muted_comes_back_when_the_mute_is_over(pool: PgPool) {
+    let broker = TestBroker::start(&pool).await;
+    let [loud, quiet] = [
+        broker.conversation(&["alice", "bob"]).await,
+        broker.conversation(&["alice", "bob"]).await,
+    ];
+    let later = 4_000_000_000_000_i64;
+    for group in [&loud, &quiet] {
+        say(&broker, "bob", group, "1").await;
+        let both = json!({"archived": true, "muted_until": later});
+        set(&broker, "alice", group, both).await;
+    }
+    say(&broker, "bob", &loud, "2").await;
+    let where_they_are = async || {
+        let mut shown = Vec::new();
+        for query in [
+            "",
+            "?archived=true",
+            "?unread=true",
+            "?archived=true&unread=true",
+        ] {
+            let page = page(&broker, "alice", query).await;
+            let ids = ids(&page).into_iter().map(|id| *id == *loud);
+            shown.push(ids.collect::<Vec<_>>());
+        }
+        let archived = [
+            row(&broker, "alice", &loud).await["archived"] == true,
+            row(&broker, "alice", &quiet).await["archived"] == true,
+        ];
+        (shown, archived)
+    };
+    let none = Vec::new();
+    let both = vec![true, false];
+    let muted = vec![none.clone(), both.clone(), none, both];
+    assert_eq!(where_they_are().await, (muted, [true, true]));
+    // Time passes.
+    let over = "update participants set muted_until = now() - interval '1 second'
+                where muted_until is not null";
+    sqlx::query(over).execute(&pool).await.unwrap();
+    let (loud_alone, quiet_alone) = (vec![true], vec![false]);
+    let back = vec![
+        loud_alone.clone(),
+        quiet_alone.clone(),
+        loud_alone,
+        quiet_alone,
+    ];
+    assert_eq!(where_they_are().await, (back, [false, true]));
     broker.stop().await;
 }
 

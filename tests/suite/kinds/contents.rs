@@ -1,6 +1,7 @@
 //! Bodies of bytes, attachments, mentions.
 
 use homing::store::MIGRATOR;
+use reqwest::Method;
 use serde_json::json;
 use sqlx::PgPool;
 
@@ -73,7 +74,7 @@ async fn attachments_are_delivered_and_checked(pool: PgPool) {
 async fn mentions_are_kept_for_participants(pool: PgPool) {
     let broker = TestBroker::start(&pool).await;
     let group = broker
-        .conversation(&["alice", "bob", "carol", "dave"])
+        .conversation(&["alice", "bob", "carol", "dave", "erin"])
         .await;
     broker.remove(&group, "dave").await;
     let mut phone = broker.device("alice", "phone").await;
@@ -89,11 +90,19 @@ async fn mentions_are_kept_for_participants(pool: PgPool) {
     let names = ["bob", "bob", "carol", "dave", "alice", "nobody"];
     let sent = json!({"id": "1", "body": "hey", "mentions": names});
     let seq = send(&mut phone, &group, &sent).await;
-    send(&mut phone, &group, &sent).await;
-    assert_eq!(
-        mentions().await,
-        [(seq, "bob".to_owned()), (seq, "carol".to_owned())]
-    );
+    let both = [(seq, "bob".to_owned()), (seq, "carol".to_owned())];
+    assert_eq!(mentions().await, both);
+    // A repeat names nobody, neither anew nor somewhere else: what it says is not looked at.
+    for names in [json!(names), json!(["bob"]), json!([]), json!(["erin"])] {
+        let again = json!({"id": "1", "body": "hey", "mentions": names});
+        assert_eq!(send(&mut phone, &group, &again).await, seq);
+        let over_rest = post(&broker, "alice", &group, &again).await;
+        assert_eq!(over_rest, (200, json!({"seq": seq, "duplicate": true})));
+        assert_eq!(mentions().await, both, "{again}");
+    }
+    let path = format!("/{group}/inbox");
+    let (_, row) = broker.rest(Method::GET, "bob", &path, None).await;
+    assert_eq!((&row["mentions"], &row["unread"]), (&json!(1), &json!(1)));
 
     send(&mut phone, &group, &edit("2", seq, "hey you")).await;
     assert_eq!(mentions().await.len(), 2, "it says nothing of mentions");

@@ -4,6 +4,7 @@
 //! ```text
 //!   away, connected, elsewhere   who is woken, and when
 //!   rules                        what is not pushed, or later
+//!   transfer                     a conversation that changes hands
 //!   forms                        what a notification looks like
 //!   apps                         several apps and providers side by side
 //!   refusals, outages, breaker   what goes wrong at a provider
@@ -25,6 +26,7 @@ mod outages;
 mod refusals;
 mod restarts;
 mod rules;
+mod transfer;
 
 use std::{fmt::Write as _, fs};
 

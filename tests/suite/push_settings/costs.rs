@@ -46,7 +46,7 @@ async fn settings_are_found_by_index(pool: PgPool) {
     let before = reads(&mut tx).await;
     register(&mut tx, alice, "phone", "hers").await;
     register(&mut tx, alice, "phone", "token-7").await;
-    let tablet = tokens::register(&mut tx, alice, "tablet", &fcm("other"), 100).await;
+    let tablet = tokens::register(&mut tx, alice, "tablet", &fcm("other"), None, 100).await;
     tablet.unwrap().unwrap();
     tokens::devices(&mut tx, alice).await.unwrap();
     tokens::remove(&mut tx, alice, "phone").await.unwrap();

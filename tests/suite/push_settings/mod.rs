@@ -42,7 +42,7 @@ async fn register(
     client_id: &str,
     token: &str,
 ) -> PushToken {
-    tokens::register(conn, user, client_id, &fcm(token), TOKENS_MAX)
+    tokens::register(conn, user, client_id, &fcm(token), None, TOKENS_MAX)
         .await
         .unwrap()
         .unwrap()

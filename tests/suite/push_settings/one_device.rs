@@ -97,7 +97,7 @@ async fn what_waits_goes_to_the_new_route(pool: PgPool) {
         environment: "sandbox",
         ..fcm("two")
     };
-    tokens::register(&mut conn, alice, "phone", &apns, TOKENS_MAX)
+    tokens::register(&mut conn, alice, "phone", &apns, None, TOKENS_MAX)
         .await
         .unwrap()
         .unwrap();
@@ -138,7 +138,7 @@ async fn a_device_that_registers_and_connects_at_once_is_one_device(pool: PgPool
         let (mut one, mut two) = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
         let new = fcm(&client_id);
         let (registered, opened) = tokio::join!(
-            tokens::register(&mut one, alice, &client_id, &new, 100),
+            tokens::register(&mut one, alice, &client_id, &new, None, 100),
             connect(&mut two, alice, &client_id),
         );
         registered.unwrap().unwrap();
@@ -176,7 +176,7 @@ async fn the_limit_holds_against_registrations_at_once(pool: PgPool) {
         at_once.spawn(async move {
             let mut conn = pool.acquire().await.unwrap();
             let name = format!("phone-{number}");
-            tokens::register(&mut conn, alice, &name, &fcm(&name), TOKENS_MAX)
+            tokens::register(&mut conn, alice, &name, &fcm(&name), None, TOKENS_MAX)
                 .await
                 .unwrap()
                 .map(drop)

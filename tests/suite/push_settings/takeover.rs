@@ -108,7 +108,7 @@ async fn a_token_of_another_app_is_another_token(pool: PgPool) {
         app: "other-project",
         ..fcm("one")
     };
-    let registered = tokens::register(&mut conn, bob, "phone", &other, 3).await;
+    let registered = tokens::register(&mut conn, bob, "phone", &other, None, 3).await;
     registered.unwrap().unwrap();
 
     assert_eq!(holders(&pool).await.len(), 2);

@@ -255,13 +255,13 @@ async fn unread_counts_what_others_wrote_and_the_user_may_see(pool: PgPool) {
 
     // The entry of the joining does not count, nor does what came before it.
     assert_eq!(
-        conversations::unread(&mut conn, conversation, bob.0)
+        conversations::unread(&mut conn, conversation, bob.0, 1)
             .await
             .unwrap(),
         2
     );
     assert_eq!(
-        conversations::unread(&mut conn, conversation, alice.0)
+        conversations::unread(&mut conn, conversation, alice.0, 1)
             .await
             .unwrap(),
         3
@@ -270,7 +270,7 @@ async fn unread_counts_what_others_wrote_and_the_user_may_see(pool: PgPool) {
     remove(&mut conn, conversation, whom, actor).await.unwrap();
     fill(&mut conn, conversation, &alice, 4).await;
     assert_eq!(
-        conversations::unread(&mut conn, conversation, bob.0)
+        conversations::unread(&mut conn, conversation, bob.0, 1)
             .await
             .unwrap(),
         2
@@ -284,7 +284,7 @@ async fn unread_stops_counting_at_its_limit(pool: PgPool) {
     let conversation = group(&mut conn, &[&alice, &bob]).await;
     fill(&mut conn, conversation, &alice, 1200).await;
 
-    let unread = conversations::unread(&mut conn, conversation, bob.0)
+    let unread = conversations::unread(&mut conn, conversation, bob.0, 1)
         .await
         .unwrap();
 

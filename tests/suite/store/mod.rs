@@ -3,6 +3,7 @@
 mod append;
 mod changes;
 mod cursors;
+mod direct;
 mod inbox;
 mod inbox_large;
 mod membership;
@@ -139,20 +140,26 @@ pub(crate) async fn server_process(conn: &mut PgConnection) -> i32 {
 
 /// Until a connection waits for a lock.
 pub(crate) async fn until_blocked(pool: &PgPool, process: i32) {
-    let blocked = async {
+    let blocked = "select cardinality(pg_blocking_pids($1)) > 0";
+    until(pool, blocked, process).await;
+}
+
+/// Until somebody waits for a lock that a connection holds.
+pub(crate) async fn until_blocking(pool: &PgPool, process: i32) {
+    let blocking = "select exists (select from pg_stat_activity
+                                   where $1 = any (pg_blocking_pids(pid)))";
+    until(pool, blocking, process).await;
+}
+
+async fn until(pool: &PgPool, query: &'static str, process: i32) {
+    let holds = async {
         loop {
-            let is_blocked: bool =
-                sqlx::query_scalar("select cardinality(pg_blocking_pids($1)) > 0")
-                    .bind(process)
-                    .fetch_one(pool)
-                    .await
-                    .unwrap();
-            if is_blocked {
+            let query = sqlx::query_scalar(query).bind(process);
+            if query.fetch_one(pool).await.unwrap() {
                 return;
             }
         }
     };
-    tokio::time::timeout(PATIENCE, blocked)
-        .await
-        .expect("the connection should wait for a lock");
+    let held = tokio::time::timeout(PATIENCE, holds).await;
+    held.expect("somebody should wait for a lock");
 }

@@ -307,10 +307,10 @@ async fn connecting_and_catching_up_find_their_rows_by_index(pool: PgPool) {
         .await
         .unwrap();
     meter.check(&mut tx, "conversations::participants", 6).await;
-    conversations::unread(&mut tx, conversation, alice.0)
+    conversations::unread(&mut tx, conversation, alice.0, 1)
         .await
         .unwrap();
-    meter.check(&mut tx, "conversations::unread", 52).await;
+    meter.check(&mut tx, "conversations::unread", 51).await;
     cursors::forget(&mut tx, opened.device, Coverage::Only(&[second]))
         .await
         .unwrap();

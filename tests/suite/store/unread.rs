@@ -14,6 +14,7 @@ use homing::{
         inbox::{self, Wanted},
         messages,
         users::ensure,
+        view,
     },
 };
 use sqlx::{Connection as _, PgConnection, PgPool};
@@ -27,7 +28,9 @@ async fn counts(
     conversation: ConversationId,
     reader: &User,
 ) -> (i64, i64, i64, bool) {
-    let unread = conversations::unread(conn, conversation, reader.0);
+    let view = view::of(conn, conversation, &reader.1).await.unwrap();
+    let first = view.unwrap().first_seq;
+    let unread = conversations::unread(conn, conversation, reader.0, first);
     let unread = unread.await.unwrap();
     let pair = [(reader.0, conversation)];
     let row = inbox::rows(conn, &pair).await.unwrap().remove(0);
