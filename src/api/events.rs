@@ -44,7 +44,7 @@ use crate::{
         mailbox::{Event, Mailbox, Notice},
     },
     domain::{
-        ids::{ConversationId, DeviceId, Subject, UserId},
+        ids::{ConversationId, DeviceId, Subject},
         message::SharedEntry,
         topic::{ME_INBOX, ME_PRESENCE},
     },
