@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   start: Postgres ─▶ schema ─▶ bridge ─▶ broker, REST ─▶ ready
-//!   stop:  listeners ─▶ connections (cursors written) ─▶ relay, receipts, writers ─▶ Postgres
+//!   stop:  listeners ─▶ connections (cursors written), requests ─▶ relay, receipts, writers ─▶ Postgres
 //! ```
 
 use std::{
@@ -21,7 +21,10 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    api::{self, ApiState, Readiness},
+    api::{
+        self, ApiState, Readiness,
+        listener::{Patience, PatientListener},
+    },
     bridge::{Bridge, Parts, attachments::Attachments, identity::Keys},
     broker::{Broker, tls, websocket},
     config::Config,
@@ -200,7 +203,8 @@ async fn build(
     let readiness = Readiness::default();
     let (stop, ready) = (lifecycle.soft().clone(), readiness.clone());
     let state = ApiState::new(bridge, keys, registry, ready, &config, stop);
-    let addresses = listen(&config, lifecycle, &broker, state)?;
+    let http_ended = CancellationToken::new();
+    let addresses = listen(&config, lifecycle, &broker, state, &http_ended)?;
     readiness.begin();
     let record = Record::write(&config.data_dir, &addresses)?;
     unfinished.disarm();
@@ -209,6 +213,8 @@ async fn build(
         connections,
         readiness,
         pool,
+        http_ended,
+        requests_max: stopping(&config),
         bridge_stop,
     };
     let soft = lifecycle.soft().clone();
@@ -221,6 +227,7 @@ fn listen(
     lifecycle: &Lifecycle,
     broker: &Broker,
     state: ApiState,
+    http_ended: &CancellationToken,
 ) -> Result<Addresses> {
     let soft = lifecycle.soft();
     let mqtt = bind(config.mqtt.listen, "mqtt.listen")?;
@@ -244,11 +251,25 @@ fn listen(
     }
     lifecycle.spawn("mqtt", broker.clone().listen(mqtt, None, soft.clone()));
     let router = api::router(state).merge(websocket::router(broker.clone()));
-    let stop = soft.clone().cancelled_owned();
+    let patience = Patience {
+        // A device over WebSocket is judged by the broker first.
+        taking: config.mqtt.write_timeout * 2,
+        stopping: stopping(config),
+        stop: soft.clone(),
+    };
+    let http = PatientListener::new(http, patience);
+    let (stop, ended) = (soft.clone().cancelled_owned(), http_ended.clone());
     lifecycle.spawn_critical("http", async move {
+        let _ended = ended.drop_guard();
         axum::serve(http, router).with_graceful_shutdown(stop).await
     });
     Ok(addresses)
+}
+
+/// How much of a stop is for requests that the store still answers; nobody holds it up for
+/// longer than twice that.
+fn stopping(config: &Config) -> std::time::Duration {
+    config.shutdown_timeout / 4
 }
 
 /// Connections that may wait to be accepted: a storm of reconnects comes in one moment, and
@@ -276,16 +297,24 @@ struct Edges {
     connections: TaskTracker,
     readiness: Readiness,
     pool: PgPool,
+    http_ended: CancellationToken,
+    /// How long requests are waited for; those that wait for the store then are told that it
+    /// is away.
+    requests_max: std::time::Duration,
     bridge_stop: CancellationToken,
 }
 
 impl Edges {
     async fn stop_after(self, soft: CancellationToken) {
         soft.cancelled().await;
-        self.readiness.end();
-        self.broker.shut_down();
-        self.connections.close();
-        self.connections.wait().await;
+        let requests = tokio::time::timeout(self.requests_max, self.http_ended.cancelled());
+        let connections = async {
+            self.readiness.end();
+            self.broker.shut_down();
+            self.connections.close();
+            self.connections.wait().await;
+        };
+        let (_, ()) = tokio::join!(requests, connections);
         self.bridge_stop.cancel();
         drop(self.broker);
         drop(self.pool);

@@ -9,7 +9,7 @@ use crate::{
     bridge::{conversations::ConversationError, identity::TokenError, rates::TooFast},
     domain::{
         envelope::EnvelopeError,
-        problem::{Problem, ProblemKind},
+        problem::{Problem, ProblemKind, TIMED_OUT},
     },
     store::StoreError,
 };
@@ -39,7 +39,7 @@ pub(super) enum ApiError {
     UnsupportedMediaType,
     #[error("the server cannot store or read now; send the same request again")]
     Unavailable(#[source] Option<StoreError>),
-    #[error("the request took too long; whether it had an effect is unknown: send it again")]
+    #[error("{TIMED_OUT}")]
     TimedOut,
     #[error("this is a fault of the server; its log says more")]
     Internal(#[source] StoreError),

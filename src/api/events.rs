@@ -14,13 +14,9 @@
 //! It is live only. `id` is the time, so that whoever comes back knows since when to ask. What a
 //! slow reader has no room for waits in the log, and is read from there or named in a gap.
 
-use std::{
-    collections::VecDeque,
-    convert::Infallible,
-    future::poll_fn,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+mod streams;
+
+use std::{collections::VecDeque, convert::Infallible, future::poll_fn, sync::Arc, time::Duration};
 
 use axum::{
     extract::{Query, State, rejection::QueryRejection},
@@ -31,13 +27,9 @@ use axum::{
     },
 };
 use futures_util::stream;
-use hashbrown::HashMap;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, Interval, MissedTickBehavior},
-};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -52,12 +44,14 @@ use crate::{
         mailbox::{Event, Mailbox, Notice},
     },
     domain::{
-        ids::{ConversationId, DeviceId, Subject, UserId},
+        ids::{ConversationId, DeviceId, Subject},
         message::SharedEntry,
-        problem::ProblemKind,
         topic::{ME_INBOX, ME_PRESENCE},
     },
 };
+
+use streams::Seat;
+pub(super) use streams::Streams;
 
 /// Entries read from the log at once.
 const PAGE_ENTRIES_MAX: usize = 100;
@@ -66,68 +60,6 @@ const CATCH_UP_ENTRIES_MAX: i64 = 200;
 /// How much earlier than the last event a reader should ask for changes: clocks differ, and
 /// some changes are written a moment later.
 const RESYNC_MARGIN_MILLIS: u64 = 10_000;
-
-/// The streams that are open.
-#[derive(Debug)]
-pub(super) struct Streams {
-    permits: Arc<Semaphore>,
-    users: Mutex<HashMap<UserId, usize>>,
-    per_user_max: usize,
-}
-
-impl Streams {
-    pub(super) fn new(max: usize, per_user_max: usize) -> Self {
-        Self {
-            permits: Arc::new(Semaphore::new(max)),
-            users: Mutex::default(),
-            per_user_max,
-        }
-    }
-
-    fn take_seat(self: &Arc<Self>, user: UserId) -> Result<Seat, ApiError> {
-        let refused = |kind, detail: &str| ApiError::Refused(kind, detail.to_owned());
-        let permit = self.permits.clone().try_acquire_owned().map_err(|_| {
-            let detail = "as many streams are open as there may be; try again later";
-            refused(ProblemKind::Unavailable, detail)
-        })?;
-        let mut users = self.lock();
-        let open = users.entry(user).or_default();
-        if *open >= self.per_user_max {
-            let detail = "you have as many streams open as there may be; close one";
-            return Err(refused(ProblemKind::TooMany, detail));
-        }
-        *open += 1;
-        drop(users);
-        Ok(Seat {
-            streams: self.clone(),
-            user,
-            _permit: permit,
-        })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<UserId, usize>> {
-        self.users.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The place of one stream; dropping it gives it back.
-struct Seat {
-    streams: Arc<Streams>,
-    user: UserId,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut users = self.streams.lock();
-        if let Some(open) = users.get_mut(&self.user) {
-            *open -= 1;
-            if *open == 0 {
-                users.remove(&self.user);
-            }
-        }
-    }
-}
 
 /// The query of `GET /v1/events`.
 #[derive(Debug, Deserialize)]
@@ -157,7 +89,9 @@ pub(super) async fn follow(
     state.bridge.rates().request(&caller)?;
     let Query(wanted) = wanted.map_err(|rejection| ApiError::Invalid(rejection.body_text()))?;
     let watched = wanted.users()?;
-    let seat = state.streams.take_seat(caller.user)?;
+    let now = Instant::now();
+    let ends = now + remains.min(Duration::from_hours(24 * 365));
+    let seat = state.streams.take_seat(caller.user, ends, now)?;
     let mailbox = Arc::new(Mailbox::default());
     mailbox.set_wants_inbox(true);
     let presence = state.bridge.presence();
@@ -184,7 +118,7 @@ pub(super) async fn follow(
         events: VecDeque::new(),
         heartbeat,
         stop: state.stop.clone(),
-        ends: Instant::now() + remains.min(Duration::from_hours(24 * 365)),
+        ends,
         _seat: seat,
     };
     follower.watch().await?;

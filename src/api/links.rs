@@ -1,4 +1,7 @@
 //! Where a list goes on, as a header (RFC 8288): what the body says in its `next_…` members.
+//!
+//! The entries of a page ascend, so what is before them is `prev`, whatever was asked for: whoever
+//! follows one relation comes to the end of the list on that side.
 
 use std::collections::BTreeMap;
 
@@ -6,44 +9,39 @@ use axum::http::{HeaderValue, Uri};
 use reqwest::Url;
 use serde_json::{Value, value::RawValue};
 
-/// Which part of a log is asked for: a request names one of them.
-const PLACES: [&str; 4] = ["before", "after", "around", "at"];
+/// Arguments that say where a page lies, of which a request gives one.
+const PLACES: [&str; 4] = ["after", "around", "at", "before"];
 
-/// `</v1/…?after=42>; rel="next"` for a body with `"next_after": 42`; nothing if it is the end.
-/// If it goes on in both directions, `next_before` is the previous page.
-pub(super) fn next_link(uri: &Uri, body: &str) -> Option<HeaderValue> {
+/// `</v1/…?after=42>; rel="next"` for a body with `"next_after": 42`, and `rel="prev"` for
+/// `"next_before"`; nothing if it is the end.
+pub(super) fn page_links(uri: &Uri, body: &str) -> Option<HeaderValue> {
     if !body.contains("\"next_") {
         return None;
     }
     let members: BTreeMap<String, &RawValue> = serde_json::from_str(body).ok()?;
-    let next: Vec<(&str, String)> = members
-        .iter()
-        .filter_map(|(name, value)| Some((name.strip_prefix("next_")?, text(value)?)))
-        .collect();
-    let links: Vec<_> = next
-        .iter()
-        .filter_map(|(name, value)| {
-            let is_previous = *name == "before" && next.len() > 1;
-            let relation = if is_previous { "prev" } else { "next" };
-            let target = target(uri, name, value)?;
-            Some(format!("<{target}>; rel=\"{relation}\""))
-        })
-        .collect();
+    let links = members.iter().filter_map(|(name, value)| {
+        let name = name.strip_prefix("next_")?;
+        let relation = if name == "before" { "prev" } else { "next" };
+        let target = target(uri, name, &text(value)?)?;
+        Some(format!("<{target}>; rel=\"{relation}\""))
+    });
+    let links: Vec<_> = links.collect();
     if links.is_empty() {
         return None;
     }
     HeaderValue::from_str(&links.join(", ")).ok()
 }
 
-/// The same request, with another place to go on from.
+/// The request once more, at another place.
 fn target(uri: &Uri, name: &str, value: &str) -> Option<String> {
+    let is_replaced =
+        |given: &str| given == name || PLACES.contains(&name) && PLACES.contains(&given);
     let mut url = Url::parse("http://localhost").ok()?;
     url.set_path(uri.path());
     let mut pairs = url.query_pairs_mut();
-    let is_place = PLACES.contains(&name);
-    for (asked, value) in parse(uri.query().unwrap_or_default()) {
-        if asked != name && !(is_place && PLACES.contains(&&*asked)) {
-            pairs.append_pair(&asked, &value);
+    for (given, value) in parse(uri.query().unwrap_or_default()) {
+        if !is_replaced(&given) {
+            pairs.append_pair(&given, &value);
         }
     }
     pairs.append_pair(name, value);
@@ -88,7 +86,7 @@ mod tests {
             ),
             (
                 r#"{"next_before":5}"#,
-                Some("</v1/a/messages?limit=2&before=5>; rel=\"next\""),
+                Some("</v1/a/messages?limit=2&before=5>; rel=\"prev\""),
             ),
             (r#"{"next_before":5,"next_after":6}"#, Some(around)),
             (
@@ -96,9 +94,22 @@ mod tests {
                 Some("</v1/a/messages?after=1&limit=2&cursor=a+b%3E%26>; rel=\"next\""),
             ),
         ] {
-            let link = next_link(&uri, body);
+            let link = page_links(&uri, body);
             let link = link.as_ref().map(|link| link.to_str().unwrap());
             assert_eq!(link, expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_goes_on_on_both_sides_has_a_link_for_each() {
+        let body = r#"{"messages":[],"next_before":3,"next_after":5}"#;
+        for place in ["around=4", "at=1766400000000", "after=3", "before=6"] {
+            let uri = format!("/v1/a/thread?{place}&limit=2").parse().unwrap();
+            assert_eq!(
+                page_links(&uri, body).unwrap(),
+                "</v1/a/thread?limit=2&after=5>; rel=\"next\", \
+                 </v1/a/thread?limit=2&before=3>; rel=\"prev\""
+            );
         }
     }
 }

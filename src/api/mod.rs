@@ -9,6 +9,7 @@ mod events;
 mod extract;
 mod health;
 mod links;
+pub mod listener;
 mod messages;
 mod openapi;
 mod operations;

@@ -17,7 +17,7 @@ use super::{
     ApiState, conditions,
     error::{ApiError, problem_headers},
     extract::{Auth, body_object, idempotency_key},
-    links::next_link,
+    links::page_links,
 };
 use crate::{
     bridge::{
@@ -110,8 +110,8 @@ impl Route {
         let mut response = response(&answer);
         if self.operation.method == Method::Get && answer.status == 200 {
             let body = answer.body.as_deref().map_or("", RawValue::get);
-            if let Some(link) = next_link(&uri, body) {
-                response.headers_mut().insert(header::LINK, link);
+            if let Some(links) = page_links(&uri, body) {
+                response.headers_mut().insert(header::LINK, links);
             }
             response = conditions::tagged(&headers, body, response);
         }

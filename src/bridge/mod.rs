@@ -123,6 +123,8 @@ pub enum Refusal {
     Gone,
     #[error("the message has as many sorts of reactions as it may; use one of them")]
     ReactionsFull,
+    #[error("too much waits for the store; say it again later")]
+    Full,
     #[error("the store cannot hold this message; the log of the server says why")]
     Unstorable,
     #[error("the store is away; repeat the message later, with the same id")]
@@ -234,8 +236,8 @@ impl Bridge {
             .report(user, device, conversation, report, reply);
         match answer.await {
             Ok(Ok(())) => Ok(()),
+            Ok(Err(Refusal::Full | Refusal::Unavailable)) | Err(_) => Err(BridgeError::Unavailable),
             Ok(Err(_)) => Err(BridgeError::NotParticipant),
-            Err(_) => Err(BridgeError::Unavailable),
         }
     }
 

@@ -3,9 +3,11 @@
 //! Positions gather in memory and are written together, about every second, at once when
 //! somebody waits. Losing them repeats deliveries; it never skips one: cursors only rise.
 
+mod waiting;
+
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -16,11 +18,7 @@ use sqlx::PgPool;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Refusal,
-    mailbox::{Event, Mailbox},
-    sessions::Held,
-};
+use super::{Refusal, sessions::Held};
 use crate::{
     domain::{
         ids::{ConversationId, DeviceId, UserId},
@@ -35,6 +33,8 @@ use crate::{
     },
     telemetry::metrics::BridgeMetrics,
 };
+pub use waiting::ReportReply;
+use waiting::{Waiting, answer, give_up, reports};
 
 /// Whose position: a device's, or what a user says without one.
 type Key = (UserId, Option<DeviceId>, ConversationId);
@@ -59,12 +59,16 @@ pub struct Receipts {
 #[derive(Debug, Default)]
 struct Gathered {
     positions: HashMap<Key, Reached>,
+    /// Positions that are being written, and come back if they are not.
+    writing: usize,
     inflight: HashMap<DeviceId, (i64, Inflight)>,
     signs: HashMap<DeviceId, Sign>,
     closing: Vec<Closing>,
     waiting: Vec<Waiting>,
     /// Some of it should have been written before.
     is_late: bool,
+    /// Nothing is written any more: the process stops.
+    is_over: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -77,40 +81,6 @@ impl Reached {
     fn raise(&mut self, other: Self) {
         self.delivered = self.delivered.max(other.delivered);
         self.read = self.read.max(other.read);
-    }
-}
-
-/// Who waits until what was gathered is stored.
-#[derive(Debug)]
-enum Waiting {
-    /// A connection that ends, so that the next one finds its session and its cursors.
-    Flush(oneshot::Sender<()>),
-    /// A report that is answered.
-    Report {
-        user: UserId,
-        conversation: ConversationId,
-        reply: ReportReply,
-    },
-}
-
-/// Where the answer to a report goes.
-#[derive(Debug)]
-pub enum ReportReply {
-    Session { mailbox: Arc<Mailbox>, ticket: u64 },
-    Request(oneshot::Sender<Result<(), Refusal>>),
-}
-
-impl ReportReply {
-    fn send(self, conversation: ConversationId, result: Result<(), Refusal>) {
-        match self {
-            Self::Session { mailbox, ticket } => mailbox.tell(Event::Reported {
-                ticket,
-                conversation,
-                result,
-            }),
-            // Whoever asked may have gone; the position is stored all the same.
-            Self::Request(request) => drop(request.send(result)),
-        }
     }
 }
 
@@ -133,11 +103,9 @@ impl Receipts {
         for position in positions {
             let delivered = position.sequence.get();
             let reached = Reached { delivered, read: 0 };
-            self.gather(
-                &mut gathered,
-                (user, device, position.conversation),
-                reached,
-            );
+            let key = (user, device, position.conversation);
+            // What has no room is delivered again.
+            self.gather(&mut gathered, key, reached);
         }
     }
 
@@ -185,7 +153,7 @@ impl Receipts {
     }
 
     /// A user says how far they have got, on a `device` if it is known which; the answer comes
-    /// when it is stored.
+    /// when it is stored, or at once if it will not be.
     pub fn report(
         &self,
         user: UserId,
@@ -197,14 +165,23 @@ impl Receipts {
         let delivered = report.delivered.map_or(0, Sequence::get);
         let read = report.read.map_or(0, Sequence::get);
         let mut gathered = self.lock();
+        if gathered.is_over {
+            drop(gathered);
+            return reply.send(conversation, Err(Refusal::Unavailable));
+        }
+        let mut is_kept = true;
         if read > 0 {
             let reached = Reached { delivered: 0, read };
-            self.gather(&mut gathered, (user, device, conversation), reached);
+            is_kept &= self.gather(&mut gathered, (user, device, conversation), reached);
         }
         if delivered > 0 {
             // Not of the device: its cursor moves with what it acknowledges, and only so.
             let reached = Reached { delivered, read: 0 };
-            self.gather(&mut gathered, (user, None, conversation), reached);
+            is_kept &= self.gather(&mut gathered, (user, None, conversation), reached);
+        }
+        if !is_kept {
+            drop(gathered);
+            return reply.send(conversation, Err(Refusal::Full));
         }
         gathered.waiting.push(Waiting::Report {
             user,
@@ -228,14 +205,20 @@ impl Receipts {
     /// Waits until all that was gathered before is stored.
     async fn flushed(&self) {
         let (done, is_done) = oneshot::channel();
-        self.lock().waiting.push(Waiting::Flush(done));
+        {
+            let mut gathered = self.lock();
+            if gathered.is_over {
+                return;
+            }
+            gathered.waiting.push(Waiting::Flush(done));
+        }
         self.is_urgent.notify_one();
         // An error means that the process stops without the store: nothing more to wait for.
         drop(is_done.await);
     }
 
-    /// Writes what gathers until `stop` is cancelled, and once more then. `told` is given
-    /// the standings that rose.
+    /// Writes what gathers until `stop` is cancelled, and once more then; who waits afterwards
+    /// is refused. `told` is given the standings that rose.
     pub(super) async fn run<F, R>(
         &self,
         pool: PgPool,
@@ -254,34 +237,51 @@ impl Receipts {
                 () = tokio::time::sleep(interval) => {}
             }
             let is_last = stop.is_cancelled();
-            match self.flush(&pool).await {
-                Ok(moved) => told(moved).await,
-                Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "positions are kept until the store is back"
-                    );
-                    self.metrics.store_failures.inc();
-                    if !is_last {
-                        tokio::time::sleep(interval).await;
-                    }
+            let mut moved = Vec::new();
+            let flushed = self.flush(&pool, &mut moved).await;
+            // Also if the rest failed: the next flush finds that nothing of it rises.
+            told(moved).await;
+            if let Err(error) = flushed {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "positions are kept until the store is back"
+                );
+                self.metrics.store_failures.inc();
+                if !is_last {
+                    tokio::time::sleep(interval).await;
                 }
             }
             if is_last {
-                return;
+                return self.end();
             }
         }
     }
 
-    async fn flush(&self, pool: &PgPool) -> Result<Vec<Moved>, StoreError> {
-        let gathered = std::mem::take(&mut *self.lock());
-        match write(pool, &gathered).await {
-            Ok(written) => {
-                let later = self.lock();
+    /// Nobody waits for what is not written any more.
+    fn end(&self) {
+        let mut gathered = self.lock();
+        gathered.is_over = true;
+        let waiting = std::mem::take(&mut gathered.waiting);
+        drop(gathered);
+        give_up(waiting);
+    }
+
+    /// Writes what has gathered. What of it is stored is in `moved`, also if the rest is not.
+    async fn flush(&self, pool: &PgPool, moved: &mut Vec<Moved>) -> Result<(), StoreError> {
+        let gathered = {
+            let mut later = self.lock();
+            let gathered = std::mem::take(&mut *later);
+            later.writing = gathered.positions.len();
+            gathered
+        };
+        match write(pool, &gathered, moved).await {
+            Ok(take_part) => {
+                let mut later = self.lock();
+                later.writing = 0;
                 self.is_behind.store(later.is_late, Ordering::SeqCst);
                 drop(later);
-                answer(gathered.waiting, &written.take_part);
-                Ok(written.moved)
+                answer(gathered.waiting, &take_part);
+                Ok(())
             }
             Err(error) => {
                 self.put_back(gathered);
@@ -292,7 +292,9 @@ impl Receipts {
 
     fn put_back(&self, older: Gathered) {
         let mut gathered = self.lock();
+        gathered.writing = 0;
         for (key, reached) in older.positions {
+            // There is room for them: it was kept.
             self.gather(&mut gathered, key, reached);
         }
         for (device, inflight) in older.inflight {
@@ -311,19 +313,22 @@ impl Receipts {
         gathered.waiting.extend(newer);
     }
 
-    fn gather(&self, gathered: &mut Gathered, key: Key, reached: Reached) {
+    /// Whether there is room for it.
+    fn gather(&self, gathered: &mut Gathered, key: Key, reached: Reached) -> bool {
         let count = gathered.positions.len();
         if let Some(known) = gathered.positions.get_mut(&key) {
             known.raise(reached);
-        } else if count < self.positions_max.saturating_mul(10) {
+        } else if count + gathered.writing < self.positions_max.saturating_mul(10) {
             gathered.positions.insert(key, reached);
             if count == self.positions_max {
                 self.is_urgent.notify_one();
             }
         } else {
-            // The store has been away for long. What is not kept is delivered again.
+            // The store has been away for long.
             self.metrics.positions_dropped.inc();
+            return false;
         }
+        true
     }
 
     fn lock(&self) -> MutexGuard<'_, Gathered> {
@@ -342,29 +347,25 @@ fn gather_sign(signs: &mut HashMap<DeviceId, Sign>, newer: Sign) {
     }
 }
 
-struct Written {
-    moved: Vec<Moved>,
-    /// For each report that waits, whether its user takes part.
-    take_part: Vec<bool>,
-}
-
-async fn write(pool: &PgPool, gathered: &Gathered) -> Result<Written, StoreError> {
-    let mut written = Written {
-        moved: Vec::new(),
-        take_part: Vec::new(),
-    };
-    let reports = reports(gathered);
+/// Answers, for each report that waits, whether its user takes part.
+async fn write(
+    pool: &PgPool,
+    gathered: &Gathered,
+    moved: &mut Vec<Moved>,
+) -> Result<Vec<bool>, StoreError> {
+    let mut take_part = Vec::new();
+    let reports = reports(&gathered.waiting);
     let is_empty = gathered.positions.is_empty()
         && gathered.inflight.is_empty()
         && gathered.signs.is_empty()
         && gathered.closing.is_empty()
         && reports.is_empty();
     if is_empty {
-        return Ok(written);
+        return Ok(take_part);
     }
     let mut conn = pool.acquire().await?;
     if !reports.is_empty() {
-        written.take_part = cursors::take_part(&mut conn, &reports).await?;
+        take_part = cursors::take_part(&mut conn, &reports).await?;
     }
     let settled: Vec<_> = gathered
         .positions
@@ -372,7 +373,7 @@ async fn write(pool: &PgPool, gathered: &Gathered) -> Result<Written, StoreError
         .map(|(key, reached)| row(*key, *reached))
         .collect();
     if !settled.is_empty() {
-        written.moved = cursors::settle(&mut conn, &settled).await?;
+        *moved = cursors::settle(&mut conn, &settled).await?;
     }
     let inflight: Vec<_> = gathered
         .inflight
@@ -389,7 +390,7 @@ async fn write(pool: &PgPool, gathered: &Gathered) -> Result<Written, StoreError
     for closing in gathered.closing.chunks(CLOSING_MAX) {
         sessions::close(&mut conn, closing).await?;
     }
-    Ok(written)
+    Ok(take_part)
 }
 
 fn row((user, device, conversation): Key, reached: Reached) -> Settled {
@@ -404,75 +405,5 @@ fn row((user, device, conversation): Key, reached: Reached) -> Settled {
     }
 }
 
-fn reports(gathered: &Gathered) -> Vec<(UserId, ConversationId)> {
-    let reports = gathered.waiting.iter().filter_map(|waiting| match waiting {
-        Waiting::Report {
-            user, conversation, ..
-        } => Some((*user, *conversation)),
-        Waiting::Flush(_) => None,
-    });
-    reports.collect()
-}
-
-fn answer(waiting: Vec<Waiting>, take_part: &[bool]) {
-    let mut take_part = take_part.iter();
-    for waiting in waiting {
-        match waiting {
-            // Whoever waited may have gone.
-            Waiting::Flush(done) => drop(done.send(())),
-            Waiting::Report {
-                conversation,
-                reply,
-                ..
-            } => {
-                let result = match take_part.next() {
-                    Some(true) => Ok(()),
-                    _ => Err(Refusal::NotParticipant),
-                };
-                reply.send(conversation, result);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sign(generation: i64, activity: Option<Activity>, is_suspect: Option<bool>) -> Sign {
-        Sign {
-            device: DeviceId(1),
-            generation,
-            activity,
-            is_suspect,
-        }
-    }
-
-    #[test]
-    fn the_last_word_of_the_newest_connection_counts() {
-        let (away, active) = (Some(Activity::Away), Some(Activity::Active));
-        let mut signs = HashMap::new();
-        let mut gathered = |newer| {
-            gather_sign(&mut signs, newer);
-            signs[&newer.device]
-        };
-        gathered(sign(5, away, None));
-        assert_eq!(
-            gathered(sign(5, None, Some(true))),
-            sign(5, away, Some(true))
-        );
-        assert_eq!(gathered(sign(5, active, None)), sign(5, active, Some(true)));
-        assert_eq!(
-            gathered(sign(5, None, Some(false))),
-            sign(5, active, Some(false))
-        );
-        assert_eq!(
-            gathered(sign(4, away, Some(true))),
-            sign(5, active, Some(false))
-        );
-        assert_eq!(
-            gathered(sign(6, None, Some(true))),
-            sign(6, None, Some(true))
-        );
-    }
-}
+mod tests;

@@ -151,10 +151,17 @@ impl Bridge {
         Ok(())
     }
 
-    /// Ends a connection: its session is kept if it has an expiry, and forgotten otherwise.
-    /// Its positions are written before. Many connections that end together share a write.
+    /// Ends a connection at `at_millis` since 1970: its session is kept if it has an expiry, and
+    /// forgotten otherwise. Its positions are written before. Many connections that end together share a write.
     /// Does not wait for a store that is away: the write is done when it is back.
-    pub async fn close_session(&self, held: Held, expiry_seconds: u32, inflight: Inflight) {
+    pub async fn close_session(
+        &self,
+        held: Held,
+        at_millis: i64,
+        expiry_seconds: u32,
+        inflight: Inflight,
+    ) {
+        let is_hidden = self.presence().disconnected(held, at_millis);
         let Held {
             device, generation, ..
         } = held;
@@ -164,6 +171,7 @@ impl Bridge {
             keep: expiry_seconds > 0,
             expiry_seconds: i64::from(expiry_seconds),
             inflight,
+            is_hidden,
         };
         let closed = self.receipts().close(closing);
         if tokio::time::timeout(self.patience(), closed).await.is_err() {

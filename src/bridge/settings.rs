@@ -26,7 +26,15 @@ impl Bridge {
         change: UserSettingsChange,
     ) -> Result<UserSettings, ConversationError> {
         let mut conn = self.pool().acquire().await?;
+        // Before it takes effect, and for a device that goes meanwhile once more.
+        let forget = || {
+            if change.invisible.is_some() {
+                self.presence().forget_departure(caller.user);
+            }
+        };
+        forget();
         let changed = users::change_settings(&mut conn, caller.user, change).await?;
+        forget();
         self.presence().settings_changed(caller.user);
         Ok(changed)
     }

@@ -271,7 +271,7 @@ impl<S> Connection<S> {
                 let code = ReasonCode::PAYLOAD_FORMAT_INVALID;
                 self.refuse(ticket, code, &refusal, topic, id);
             }
-            Refusal::ReactionsFull => {
+            Refusal::ReactionsFull | Refusal::Full => {
                 self.refuse(ticket, ReasonCode::QUOTA_EXCEEDED, &refusal, topic, id);
             }
             Refusal::Gone | Refusal::Unstorable => {

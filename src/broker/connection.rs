@@ -4,7 +4,6 @@
 //! hands it to the session, does what the session says, and sleeps when nothing is left.
 
 use std::{
-    collections::VecDeque,
     future::poll_fn,
     pin::Pin,
     sync::Arc,
@@ -24,7 +23,7 @@ use super::{
     Broker, Shared,
     handshake::{self, Opened},
     hub::Place,
-    operations::{Completed, Operation, inflight},
+    operations::{Completed, Lane, Operation, inflight},
     reading::read_into,
 };
 use crate::{
@@ -59,9 +58,10 @@ pub(super) struct Connection<S> {
     pub(super) session: Session,
     decoder: Decoder,
     inbound: BytesMut,
-    /// What the session waits for: one at a time.
-    operation: Option<BoxFuture<'static, Completed>>,
-    pub(super) operations: VecDeque<Operation>,
+    /// What the session waits for.
+    operations: Lane,
+    /// What its user asked for.
+    requests: Lane,
     /// A publish that found the queue of its writer full; nothing is read meanwhile.
     pub(super) blocked: Option<BoxFuture<'static, ()>>,
     timer: Pin<Box<Sleep>>,
@@ -135,8 +135,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             session,
             decoder,
             inbound,
-            operation: None,
-            operations: VecDeque::new(),
+            operations: Lane::default(),
+            requests: Lane::default(),
             blocked: None,
             timer: Box::pin(tokio::time::sleep(std::time::Duration::ZERO)),
             stalled_since: None,
@@ -165,13 +165,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let bridge = &self.shared.bridge;
         bridge.commits().unsubscribe(self.held.user, &self.mailbox);
         let at_millis = handshake::now().unix_millis;
-        bridge.presence().disconnected(self.held, at_millis);
         self.settle();
         let expiry_seconds = self.session.session_expiry_seconds();
         let inflight = inflight(self.session.unsettled());
         let bridge = &self.shared.bridge;
         bridge
-            .close_session(self.held, expiry_seconds, inflight)
+            .close_session(self.held, at_millis, expiry_seconds, inflight)
             .await;
         tracing::debug!(user = %self.subject, device = self.held.device.0, "disconnected");
     }
@@ -185,7 +184,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             self.session.handle_timeout(now);
             let mut has_moved = self.poll_mailbox(cx).is_ready();
-            has_moved |= self.poll_operation(cx).is_ready();
+            has_moved |= self.poll_operations(cx).is_ready();
             self.give_up_blocked();
             has_moved |= self.poll_blocked(cx).is_ready();
             self.perform(now);
@@ -210,28 +209,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Poll::Ready(())
     }
 
-    fn poll_operation(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.operation.is_none() {
-            let Some(operation) = self.operations.pop_front() else {
-                return Poll::Pending;
+    fn poll_operations(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let lanes = [&mut self.operations, &mut self.requests];
+        let completed = lanes.map(|lane| lane.poll_next(cx, &self.shared, self.held));
+        let mut has_moved = Poll::Pending;
+        for completed in completed {
+            let Poll::Ready(completed) = completed else {
+                continue;
             };
-            self.operation = Some(operation.start(self.shared.clone(), self.held));
-        }
-        let Some(operation) = &mut self.operation else {
-            return Poll::Pending;
-        };
-        let completed = ready!(operation.as_mut().poll(cx));
-        self.operation = None;
-        self.operations.shrink_to_fit(); // mostly to nothing: an idle connection is small
-        match completed {
-            Completed::Persisted { is_stored } => self.session.handle_persisted(is_stored),
-            Completed::Page { page, entries } => {
-                self.session.handle_page(page, entries);
+            has_moved = Poll::Ready(());
+            match completed {
+                Completed::Persisted { is_stored } => self.session.handle_persisted(is_stored),
+                Completed::Page { page, entries } => self.session.handle_page(page, entries),
+                Completed::Answered { ask, answer } => self.session.handle_answer(&ask, &answer),
+                Completed::TakenOver => self.handle_event(Event::TakenOver),
             }
-            Completed::Answered { ask, answer } => self.session.handle_answer(&ask, &answer),
-            Completed::TakenOver => self.handle_event(Event::TakenOver),
         }
-        Poll::Ready(())
+        has_moved
     }
 
     fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -276,15 +270,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Action::Persist(change) => {
                     let expiry_seconds = self.session.session_expiry_seconds();
-                    self.operations.push_back(Operation::Persist {
+                    self.operations.push(Operation::Persist {
                         change,
                         expiry_seconds,
                     });
                 }
-                Action::Read(page) => self.operations.push_back(Operation::Read(page)),
+                Action::Read(page) => self.operations.push(Operation::Read(page)),
                 Action::Request(ask) => {
                     let caller = self.caller();
-                    self.operations.push_back(Operation::Answer { ask, caller });
+                    self.requests.push(Operation::Answer { ask, caller });
                 }
                 Action::Remember(unsettled) => {
                     let Held {

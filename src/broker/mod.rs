@@ -39,6 +39,8 @@ pub(crate) struct Shared {
     limits: Arc<Limits>,
     config: MqttConfig,
     message_bytes_max: usize,
+    /// How long a request on `q/` may take, as one over REST.
+    request_timeout: Duration,
     /// The clock difference forgiven to tokens, while connected as at CONNECT.
     leeway: Duration,
     metrics: BrokerMetrics,
@@ -71,6 +73,7 @@ impl Broker {
             limits: Arc::new(limits(config)),
             config: mqtt.clone(),
             message_bytes_max: config.message.bytes_max,
+            request_timeout: config.http.request_timeout,
             leeway: config.auth.leeway,
             metrics,
             permits: Arc::new(Semaphore::new(permits)),

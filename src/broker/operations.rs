@@ -1,8 +1,15 @@
-//! What a session needs from the bridge and must wait for: one operation at a time.
+//! What a session needs from the bridge and must wait for.
+//!
+//! Two lanes, in each one operation at a time: what the session itself needs, and what its user
+//! asks for. A request that waits for a conversation holds up no SUBACK and no page of the log.
 
-use std::sync::Arc;
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, future::BoxFuture};
 
 use super::Shared;
 use crate::{
@@ -14,6 +21,7 @@ use crate::{
     },
     domain::{
         message::{Position, SharedEntry},
+        problem::{Problem, ProblemKind, TIMED_OUT},
         request::{Answer, Request},
     },
     mqtt::{
@@ -56,10 +64,45 @@ pub(super) enum Completed {
     TakenOver,
 }
 
+/// Operations that wait for each other.
+#[derive(Default)]
+pub(super) struct Lane {
+    running: Option<BoxFuture<'static, Completed>>,
+    waiting: VecDeque<Operation>,
+}
+
+impl Lane {
+    pub(super) fn push(&mut self, operation: Operation) {
+        self.waiting.push_back(operation);
+    }
+
+    /// What is completed, or pending if nothing is.
+    pub(super) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        shared: &Arc<Shared>,
+        held: Held,
+    ) -> Poll<Completed> {
+        if self.running.is_none() {
+            let Some(operation) = self.waiting.pop_front() else {
+                return Poll::Pending;
+            };
+            self.running = Some(operation.start(shared.clone(), held));
+        }
+        let Some(running) = &mut self.running else {
+            return Poll::Pending;
+        };
+        let completed = ready!(running.poll_unpin(cx));
+        self.running = None;
+        self.waiting.shrink_to_fit(); // mostly to nothing: an idle connection is small
+        Poll::Ready(completed)
+    }
+}
+
 impl Operation {
     /// Starts it. What the store refuses because it is away is reported, not repeated here:
     /// the device, or the session, asks again.
-    pub(super) fn start(self, shared: Arc<Shared>, held: Held) -> BoxFuture<'static, Completed> {
+    fn start(self, shared: Arc<Shared>, held: Held) -> BoxFuture<'static, Completed> {
         Box::pin(async move {
             match self {
                 Self::Persist {
@@ -68,20 +111,28 @@ impl Operation {
                 } => persist(&shared, held, change, expiry_seconds).await,
                 Self::Read(page) => read(&shared, held, page).await,
                 Self::Answer { ask, caller } => {
-                    let Request {
-                        operation,
-                        arguments,
-                        ..
-                    } = &ask.request;
-                    let answer = shared
-                        .bridge
-                        .request(&caller, held.device, operation, arguments.clone())
-                        .await;
+                    let answer = answer(&shared, held, &ask, &caller).await;
                     Completed::Answered { ask, answer }
                 }
             }
         })
     }
+}
+
+async fn answer(shared: &Shared, held: Held, ask: &Ask, caller: &Caller) -> Answer {
+    let Request {
+        operation,
+        arguments,
+        ..
+    } = &ask.request;
+    let answer = shared
+        .bridge
+        .request(caller, held.device, operation, arguments.clone());
+    let answer = tokio::time::timeout(shared.request_timeout, answer).await;
+    answer.unwrap_or_else(|_| {
+        tracing::warn!(operation, "a request took too long");
+        Problem::new(ProblemKind::Unavailable, TIMED_OUT).into()
+    })
 }
 
 async fn persist(

@@ -9,6 +9,10 @@
 
 use serde::Serialize;
 
+/// What to say of a request that was worked on for too long.
+pub const TIMED_OUT: &str =
+    "the request took too long; whether it had an effect is unknown: send it again";
+
 /// Every kind there is.
 pub const PROBLEM_KINDS: [ProblemKind; 20] = [
     ProblemKind::Invalid,

@@ -81,12 +81,12 @@ pub async fn judge(
     Ok(pairs.collect())
 }
 
-/// A user, and when the last one of their devices went.
+/// A user, and when the last one of their devices went that others might see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastSeen {
     pub user: UserId,
     pub name: Subject,
-    /// In milliseconds since 1970; none if no device ever went.
+    /// In milliseconds since 1970; none if nobody ever saw one go.
     pub last_seen_millis: Option<i64>,
 }
 
@@ -100,9 +100,9 @@ pub async fn last_seen(
         r#"select u.user_id, u.subject, s.last_seen_millis
            from users u
            cross join lateral (
-               select (extract(epoch from max(s.disconnected_at)) * 1000)::bigint as last_seen_millis
+               select (extract(epoch from max(s.last_seen_at)) * 1000)::bigint as last_seen_millis
                from devices d join sessions s on s.device_id = d.device_id
-               where d.user_id = u.user_id
+               where d.user_id = u.user_id and s.last_seen_at > coalesce(u.visible_at, '-infinity')
            ) s
            where u.subject = any($1::text[])"#,
         &names[..] as &[&str],

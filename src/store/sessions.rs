@@ -177,6 +177,8 @@ pub struct Closing {
     pub keep: bool,
     pub expiry_seconds: i64,
     pub inflight: Inflight,
+    /// Whether others may not know that the device was there until now.
+    pub is_hidden: bool,
 }
 
 /// Disconnects devices; those that have been taken over meanwhile are left alone. Returns how
@@ -191,13 +193,15 @@ pub async fn close(conn: &mut PgConnection, batch: &[Closing]) -> Result<usize, 
         .map(|closing| serde_json::to_value(to_rows(&closing.inflight)))
         .collect::<Result<_, _>>()
         .map_err(StoreError::corrupt)?;
+    let hiddens: Vec<_> = batch.iter().map(|closing| closing.is_hidden).collect();
     let closed = sqlx::query_scalar!(
-        r#"select close_sessions($1, $2, $3, $4, $5) as "closed!""#,
+        r#"select close_sessions($1, $2, $3, $4, $5, $6) as "closed!""#,
         &devices[..],
         &generations[..],
         &keeps[..],
         &expiries[..],
         &inflight[..],
+        &hiddens[..],
     )
     .fetch_one(conn)
     .await?;

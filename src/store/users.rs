@@ -93,7 +93,8 @@ pub async fn change_settings(
     let invisible = change.invisible.map(|to| to.unwrap_or(default.invisible));
     let row = sqlx::query!(
         "update users set receipts = coalesce($2, receipts), last_seen = coalesce($3, last_seen),
-                          is_invisible = coalesce($4, is_invisible)
+                          is_invisible = coalesce($4, is_invisible),
+                          visible_at = case when is_invisible then now() else visible_at end
          where user_id = $1
          returning receipts, last_seen, is_invisible",
         user.0,

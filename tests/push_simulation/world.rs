@@ -353,6 +353,7 @@ impl World {
                     keep: true,
                     expiry_seconds: 1_000_000,
                     inflight: Vec::new(),
+                    is_hidden: false,
                 }
             })
             .collect();

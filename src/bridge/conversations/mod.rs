@@ -134,7 +134,7 @@ impl From<NotMet> for ConversationError {
 impl From<Refusal> for ConversationError {
     fn from(refusal: Refusal) -> Self {
         let kind = match refusal {
-            Refusal::Unavailable => return Self::Unavailable,
+            Refusal::Full | Refusal::Unavailable => return Self::Unavailable,
             Refusal::NoConversation => return Self::NotFound,
             Refusal::NotParticipant => ProblemKind::Forbidden,
             Refusal::Archived => ProblemKind::Archived,

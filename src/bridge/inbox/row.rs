@@ -15,7 +15,8 @@ use crate::{
 };
 
 /// What an inbox shows of a conversation. Of two rows of a conversation the one with the higher
-/// version is right; a row with the same version, or a lower one, changes nothing.
+/// epoch is right, and of the same epoch the one with the higher version; any other changes
+/// nothing. A removal names no epoch: it is of the one that is known.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct InboxRow {
     pub conversation: ConversationId,

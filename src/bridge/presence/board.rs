@@ -124,25 +124,26 @@ impl<W: Clone> Board<W> {
         self.schedule(user, now);
     }
 
-    /// A device is gone, and watches nobody any more.
+    /// A device is gone, and watches nobody any more. Whether one of the user's connections hid
+    /// that it was there.
     pub(super) fn disconnected(
         &mut self,
         user: UserId,
         device: DeviceId,
         at_millis: i64,
         now: Instant,
-    ) {
+    ) -> bool {
         let Some(person) = self.people.get_mut(&user) else {
-            return;
+            return true; // nobody saw it
         };
         let Some(place) = person.devices.iter().position(|known| known.id == device) else {
-            return;
+            return true;
         };
         let was = person.present(now).unwrap_or(Presence::HIDDEN);
+        let is_hidden = was == Presence::HIDDEN;
         let watches = person.devices.swap_remove(place).watches;
         if person.devices.is_empty() {
             self.departures += 1;
-            let is_hidden = was == Presence::HIDDEN;
             person.left = Some(Left {
                 grace: (!is_hidden).then_some((was, now + self.rules.offline_delay)),
                 at_millis: (!is_hidden).then_some(at_millis),
@@ -157,6 +158,17 @@ impl<W: Clone> Board<W> {
         }
         self.schedule(user, now);
         self.forget_gone();
+        is_hidden
+    }
+
+    /// How the user went is for nobody any more: perhaps they were hidden then.
+    pub(super) fn forget_departure(&mut self, user: UserId, now: Instant) {
+        let person = self.people.get_mut(&user);
+        if let Some(left) = person.and_then(|person| person.left.as_mut()) {
+            left.grace = None;
+            left.at_millis = None;
+            self.schedule(user, now);
+        }
     }
 
     /// A stream of events is open, and may watch.

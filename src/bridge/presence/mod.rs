@@ -83,9 +83,15 @@ impl Presence {
         });
     }
 
-    /// A device is gone since `at_millis`, counted from 1970.
-    pub fn disconnected(&self, held: Held, at_millis: i64) {
-        self.change(|board, now| board.disconnected(held.user, held.device, at_millis, now));
+    /// A device is gone since `at_millis`, counted from 1970. Whether one of the user's
+    /// connections, perhaps this one, hid that it was there.
+    pub(super) fn disconnected(&self, held: Held, at_millis: i64) -> bool {
+        self.change(|board, now| board.disconnected(held.user, held.device, at_millis, now))
+    }
+
+    /// The user becomes invisible, or visible again: how they went is for nobody from now on.
+    pub(super) fn forget_departure(&self, user: UserId) {
+        self.change(|board, now| board.forget_departure(user, now));
     }
 
     /// A stream of events is open from now on; answers what to name as the device that watches.

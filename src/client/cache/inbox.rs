@@ -25,13 +25,23 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Merges a row or a patch of one. It must have `conversation` and `version`.
+    /// Merges a row or a patch of one. It must have `conversation` and `version`. Versions are
+    /// compared within an epoch; what names none, as a removal, is of the one that is known.
     pub fn apply(&mut self, mut patch: Members) -> Applied {
         let conversation = text(&patch, "conversation").and_then(|id| id.parse().ok());
         let (Some(conversation), Some(version)) = (conversation, number(&patch, "version")) else {
             return Applied::Unreadable;
         };
-        let row = self.rows.entry(conversation).or_default();
+        let Some(row) = self.rows.get_mut(&conversation) else {
+            patch.remove("version");
+            let row = Row {
+                version,
+                epoch: number(&patch, "epoch"),
+                fields: patch,
+            };
+            self.rows.insert(conversation, row);
+            return Applied::Changed;
+        };
         // Most patches do not name the epoch: nor does that of the end.
         let epoch = number(&patch, "epoch").or(row.epoch);
         let is_new_epoch = row.epoch.is_some() && epoch > row.epoch;
@@ -177,6 +187,32 @@ mod tests {
         let expected = json!({"conversation": ID, "epoch": 2, "last_seq": 7, "title": "2"});
         assert_eq!(shown(&inbox), Some(expected));
         assert_eq!(inbox.apply(row(8, 2)), Applied::Changed);
+    }
+
+    /// Goal: rows as the server sends them; only a removal does not name its epoch.
+    #[test]
+    fn a_removal_is_of_the_epoch_that_is_known() {
+        let mut inbox = Inbox::default();
+        let row = json!({"title": "Team", "epoch": 2});
+        inbox.apply(patch(5, &row));
+        inbox.apply(patch(8, &json!({"removed": true})));
+        assert_eq!(inbox.known()[0]["epoch"], 2);
+        for late in [row.clone(), json!({"title": "Old", "epoch": 1})] {
+            assert_eq!(inbox.apply(patch(7, &late)), Applied::Stale);
+            assert_eq!(shown(&inbox), None);
+        }
+        assert_eq!(inbox.apply(patch(9, &row)), Applied::Changed);
+        let anew = json!({"conversation": ID, "title": "Team", "epoch": 2});
+        assert_eq!(shown(&inbox), Some(anew));
+    }
+
+    #[test]
+    fn what_was_not_known_is_new_whatever_its_version() {
+        let mut inbox = Inbox::default();
+        let empty = json!({"title": null, "unread": 0});
+        assert_eq!(inbox.apply(patch(0, &empty)), Applied::Changed);
+        assert_eq!(inbox.apply(patch(0, &empty)), Applied::Stale);
+        assert!(inbox.row(ID.parse().unwrap()).is_some());
     }
 
     #[test]

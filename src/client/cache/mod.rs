@@ -11,7 +11,8 @@
 //! make it converge:
 //!
 //! * Pieces are recognised by what the server assigned, the sequence of an entry and the
-//!   `version` of a row or a message; what is not newer changes nothing.
+//!   `version` of a row or a message; what is not newer changes nothing. The versions of rows
+//!   are compared within an `epoch`: a higher one replaces what is known, a lower one is over.
 //! * Pieces are merged: a member that is absent stays, null clears it, objects merge member by member.
 //! * Nothing is counted here: unread messages and mentions are the server's word for a version.
 //!

@@ -8,6 +8,7 @@ mod events;
 mod health;
 mod idempotency;
 mod limits;
+mod links;
 mod messages;
 mod notifications;
 mod push_tokens;

@@ -141,6 +141,7 @@ impl Scene {
             keep: true,
             expiry_seconds: 3600,
             inflight: Vec::new(),
+            is_hidden: false,
         };
         sessions::close(&mut self.conn, &[closing]).await.unwrap();
         // The next connection has a generation above this one.

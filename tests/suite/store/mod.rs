@@ -56,6 +56,7 @@ async fn close(
         keep,
         expiry_seconds,
         inflight,
+        is_hidden: false,
     };
     Ok(homing::store::sessions::close(conn, &[closing]).await? == 1)
 }
