@@ -30,6 +30,7 @@ use crate::{
     },
     store::{
         StoreError,
+        conversations::UNREAD_MAX,
         cursors::{self, Moved, Settled},
         sessions::{self, Closing, Sign},
     },
@@ -59,6 +60,8 @@ pub struct Receipts {
 #[derive(Debug, Default)]
 struct Gathered {
     positions: HashMap<Key, Reached>,
+    /// Who has written, and up to where.
+    written: HashMap<(UserId, ConversationId), i64>,
     inflight: HashMap<DeviceId, (i64, Inflight)>,
     signs: HashMap<DeviceId, Sign>,
     closing: Vec<Closing>,
@@ -138,6 +141,27 @@ impl Receipts {
                 (user, device, position.conversation),
                 reached,
             );
+        }
+    }
+
+    /// Users have written messages. For who writes much and reports nothing that is a reading, by
+    /// [`cursors::read_by_writing`]; what is forgotten of it is noted with their next message.
+    pub(super) fn wrote(&self, messages: impl Iterator<Item = (UserId, ConversationId, Sequence)>) {
+        let mut messages = messages
+            .map(|(user, conversation, sequence)| ((user, conversation), sequence.get()))
+            .filter(|(_, sequence)| *sequence >= UNREAD_MAX)
+            .peekable();
+        if messages.peek().is_none() {
+            return;
+        }
+        let written = &mut self.lock().written;
+        for (key, sequence) in messages {
+            let count = written.len();
+            if let Some(known) = written.get_mut(&key) {
+                *known = sequence.max(*known);
+            } else if count < self.positions_max {
+                written.insert(key, sequence);
+            }
         }
     }
 
@@ -355,6 +379,7 @@ async fn write(pool: &PgPool, gathered: &Gathered) -> Result<Written, StoreError
     };
     let reports = reports(gathered);
     let is_empty = gathered.positions.is_empty()
+        && gathered.written.is_empty()
         && gathered.inflight.is_empty()
         && gathered.signs.is_empty()
         && gathered.closing.is_empty()
@@ -366,11 +391,16 @@ async fn write(pool: &PgPool, gathered: &Gathered) -> Result<Written, StoreError
     if !reports.is_empty() {
         written.take_part = cursors::take_part(&mut conn, &reports).await?;
     }
-    let settled: Vec<_> = gathered
+    let mut settled: Vec<_> = gathered
         .positions
         .iter()
         .map(|(key, reached)| row(*key, *reached))
         .collect();
+    let messages = gathered.written.iter();
+    let messages: Vec<_> = messages.map(|(key, seq)| (key.0, key.1, *seq)).collect();
+    if !messages.is_empty() {
+        settled.extend(cursors::read_by_writing(&mut conn, &messages).await?);
+    }
     if !settled.is_empty() {
         written.moved = cursors::settle(&mut conn, &settled).await?;
     }

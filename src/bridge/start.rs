@@ -97,6 +97,7 @@ impl Bridge {
         } = parts;
         let commits = Arc::new(Commits::new(metrics.inbox_patches_dropped.clone()));
         let marks = Arc::new(Marks::new(metrics.clone()));
+        let receipts = Arc::new(Receipts::new(store.flush_positions_max, metrics.clone()));
         let mut queues = Vec::new();
         let mut writers = Vec::new();
         for _ in 0..store.writers.get() {
@@ -113,6 +114,7 @@ impl Bridge {
                     marks.clone(),
                     metrics.clone(),
                 ),
+                receipts: receipts.clone(),
                 config: store.clone(),
                 participants_max: message.participants_max,
                 metrics: metrics.clone(),
@@ -123,7 +125,6 @@ impl Bridge {
             hasher: RandomState::new(),
         };
         let rates = Rates::new(&limits, metrics.clone());
-        let receipts = Arc::new(Receipts::new(store.flush_positions_max, metrics.clone()));
         let relay = Relay {
             pool: pool.clone(),
             writers: queues.clone(),
