@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::{
     Bridge,
     conversations::{Caller, ConversationError, Range},
+    inbox::Where,
 };
 use crate::{
     config::AttachmentsConfig,
@@ -165,6 +166,13 @@ struct Attachment {
     id: String,
 }
 
+fn is_attached(payload: &[u8], sequence: Sequence, id: &str) -> bool {
+    serde_json::from_slice::<Entry>(payload).is_ok_and(|entry| {
+        let mut attached = entry.attachments.iter();
+        entry.seq == sequence.get() && attached.any(|attachment| attachment.id == id)
+    })
+}
+
 impl Bridge {
     /// A place for something that the caller wants to attach to a message.
     pub fn sign_upload(&self, upload: &Upload) -> Result<UploadUrl, ConversationError> {
@@ -182,12 +190,15 @@ impl Bridge {
         let signer = self.0.attachments.signer()?;
         let after = Range::After(sequence.get() - 1);
         let page = self.page(caller, conversation, after, 1).await?;
-        let entry = page.entries.first();
-        let entry = entry.and_then(|entry| serde_json::from_slice::<Entry>(&entry.payload).ok());
-        let is_attached = entry.is_some_and(|entry| {
-            let mut attached = entry.attachments.iter();
-            entry.seq == sequence.get() && attached.any(|attachment| attachment.id == id)
-        });
+        let entry = page.entries.first().map(|entry| &entry.payload[..]);
+        // An edit may have attached it: the thread shows that under the message.
+        let after = Where::After(sequence.get() - 1);
+        let thread = self
+            .thread(caller, conversation, after, 1, usize::MAX)
+            .await?;
+        let message = thread.messages.first().map(|message| &message.payload[..]);
+        let mut shown = entry.into_iter().chain(message);
+        let is_attached = shown.any(|payload| is_attached(payload, sequence, id));
         // Only what was signed for an upload is one of ours.
         match Uuid::try_parse(id) {
             Ok(known) if is_attached && known.to_string() == id => Ok(signer.download(known)),

@@ -32,7 +32,7 @@ use crate::{
     telemetry::metrics::BridgeMetrics,
 };
 
-/// Expired sessions, and old idempotency keys, removed at once.
+/// Expired sessions, and old idempotency keys, removed by one statement.
 const EXPIRED_MAX: i64 = 1_000;
 /// How many flush intervals lie between two looks for what has expired.
 const EXPIRED_EVERY: u32 = 60;
@@ -253,8 +253,14 @@ async fn remove_expired(pool: PgPool, interval: Duration, stop: CancellationToke
     {
         let removed = async {
             let mut conn = pool.acquire().await?;
-            idempotency::remove_old(&mut conn, EXPIRED_MAX).await?;
-            sessions::remove_expired(&mut conn, EXPIRED_MAX).await
+            while idempotency::remove_old(&mut conn, EXPIRED_MAX).await? > 0 {}
+            let mut total = 0;
+            loop {
+                match sessions::remove_expired(&mut conn, EXPIRED_MAX).await? {
+                    0 => return Ok::<_, StoreError>(total),
+                    removed => total += removed,
+                }
+            }
         };
         match removed.await {
             Ok(0) => {}

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 /// How often a reaction was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,9 +50,59 @@ pub fn merged_json(entry: &[u8], changes: &Changes) -> Bytes {
     json.into()
 }
 
+/// What an edited message says beside its body: what its newest edit says, and of what was said
+/// `first` the time when it disappears. Whom it mentions says the newest edit that names somebody
+/// or nobody, `naming`. Each is a JSON object, or nothing.
+///
+/// # Errors
+///
+/// One of them is no JSON object.
+pub fn edited_extra(
+    newest: &[u8],
+    first: &[u8],
+    naming: &[u8],
+) -> Result<Vec<u8>, serde_json::Error> {
+    let mut extra = members(newest)?;
+    for (json, name) in [(first, "expires_at"), (naming, "mentions")] {
+        if let Some(value) = members(json)?.remove(name) {
+            extra.insert(name.to_owned(), value);
+        }
+    }
+    if extra.is_empty() {
+        return Ok(Vec::new());
+    }
+    serde_json::to_vec(&extra)
+}
+
+fn members(json: &[u8]) -> Result<BTreeMap<String, Box<RawValue>>, serde_json::Error> {
+    if json.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    serde_json::from_slice(json)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_edit_leaves_what_it_does_not_speak_of() {
+        let first: &[u8] = br#"{"mentions":["bob"],"expires_at":9,"urgent":true,"x":1}"#;
+        let naming: &[u8] = br#"{"mentions":[],"y":1.50}"#;
+        for (newest, naming, expected) in [
+            (&b""[..], first, r#"{"expires_at":9,"mentions":["bob"]}"#),
+            (
+                br#"{"y":1.50}"#,
+                first,
+                r#"{"expires_at":9,"mentions":["bob"],"y":1.50}"#,
+            ),
+            (naming, naming, r#"{"expires_at":9,"mentions":[],"y":1.50}"#),
+        ] {
+            let extra = edited_extra(newest, first, naming).unwrap();
+            assert_eq!(String::from_utf8(extra).unwrap(), expected);
+        }
+        assert!(edited_extra(b"", b"", b"").unwrap().is_empty());
+    }
 
     #[test]
     fn changes_stand_beside_the_content() {

@@ -71,7 +71,6 @@ pub struct Row {
     /// Those of them that mention the user.
     pub mentions: i64,
     pub read: i64,
-    pub delivered: i64,
     pub role: Role,
     pub mute: Option<Mute>,
     pub mentions_break_mute: bool,
@@ -146,7 +145,7 @@ async fn read(
                   (extract(epoch from r.message_at) * 1000)::bigint as message_at_millis,
                   r.message_type, r.message_body, r.message_is_retracted, r.message_is_expired,
                   r.unread as "unread!", r.mentions as "mentions!", r.read_seq as "read_seq!",
-                  r.delivered_seq as "delivered_seq!", r.role as "role!",
+                  r.role as "role!",
                   coalesce(r.muted_until = 'infinity', false) as "is_muted_forever!",
                   case when isfinite(r.muted_until)
                        then (extract(epoch from r.muted_until) * 1000)::bigint end
@@ -233,7 +232,6 @@ struct Columns {
     unread: i64,
     mentions: i64,
     read_seq: i64,
-    delivered_seq: i64,
     role: String,
     is_muted_forever: bool,
     muted_until_millis: Option<i64>,
@@ -275,7 +273,6 @@ impl Columns {
             unread: self.unread,
             mentions: self.mentions,
             read: self.read_seq,
-            delivered: self.delivered_seq,
             role: self.role.parse().map_err(StoreError::corrupt)?,
             mute: forever.or(self.muted_until_millis.map(Mute::Until)),
             mentions_break_mute: self.mentions_break_mute,

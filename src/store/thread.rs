@@ -11,7 +11,7 @@ use sqlx::{PgConnection, types::Json};
 
 use crate::domain::{
     ids::{ConversationId, UserId},
-    thread::{Changes, ReactionCount, merged_json},
+    thread::{Changes, ReactionCount, edited_extra, merged_json},
 };
 
 use super::{StoreError, messages};
@@ -190,6 +190,8 @@ async fn read(
                   coalesce(e.body, m.body) as "body!",
                   coalesce(e.content_format, m.content_format) as "content_format!",
                   case when e.seq is null then m.extra else e.extra end as extra,
+                  case when e.seq is not null then coalesce(m.extra, '') end as first_extra,
+                  n.extra as naming_extra,
                   m.ref_seq, m.ordinal, m.retract_seq,
                   coalesce(m.expires_at <= now(), false) as "has_expired!",
                   (extract(epoch from m.created_at) * 1000)::bigint as "at_millis!",
@@ -236,6 +238,14 @@ async fn read(
                              and f.ref_seq = m.seq and f.ordinal is null and f.seq <= $7) end
                limit 1
            ) e on true
+           -- The newest list of mentions, if an edit has one; it stands first in what it says.
+           left join lateral (
+               select n.extra from messages n
+               where e.seq is not null and n.conversation_id = $1 and n.type = 'edit'
+                 and n.ref_seq = m.seq and n.ordinal is null and n.seq <= e.seq
+                 and substring(n.extra for 12) = '{"mentions":'::bytea
+               order by n.seq desc limit 1
+           ) n on true
            left join lateral (
                select jsonb_object_agg(r.key, jsonb_build_object('count', r.count, 'mine', r.mine)) as reactions
                from (
@@ -273,6 +283,8 @@ struct Row {
     body: Vec<u8>,
     content_format: i16,
     extra: Option<Vec<u8>>,
+    first_extra: Option<Vec<u8>>,
+    naming_extra: Option<Vec<u8>>,
     ref_seq: Option<i64>,
     ordinal: Option<i64>,
     retract_seq: Option<i64>,
@@ -290,6 +302,14 @@ impl Row {
         let is_gone = self.has_expired
             || self.retract_seq.is_some()
             || self.content_format == messages::FORMAT_ERASED;
+        let extra = match self.first_extra {
+            None => self.extra,
+            Some(first) => {
+                let newest = self.extra.unwrap_or_default();
+                let naming = self.naming_extra.as_deref().unwrap_or(&first);
+                Some(edited_extra(&newest, &first, naming).map_err(StoreError::corrupt)?)
+            }
+        };
         let entry = messages::Row {
             seq: self.seq,
             sender_device: None,
@@ -297,7 +317,7 @@ impl Row {
             kind: self.kind,
             content_format: self.content_format,
             body: self.body,
-            extra: self.extra,
+            extra,
             ref_seq: self.ref_seq,
             ordinal: self.ordinal,
             retract_seq: self.retract_seq,

@@ -93,6 +93,47 @@ async fn changes_show_in_the_messages_that_they_change(pool: PgPool) {
     broker.stop().await;
 }
 
+/// Goal: an edit changes what it speaks of. Whom the message mentions, and that it disappears,
+/// stays until an edit says otherwise.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn an_edit_leaves_mentions_and_expiry(pool: PgPool) {
+    let broker = TestBroker::start(&pool).await;
+    let group = broker.conversation(&["alice", "bob"]).await;
+    let later = 253_402_300_799_000_i64;
+    let message =
+        json!({"id": "1", "body": "hey", "mentions": ["bob"], "expires_at": later, "x": 1});
+    let seq = post(&broker, "alice", &group, message).await;
+    for (edit, mentions) in [
+        (json!({"y": 1, "body": "hello"}), json!(["bob"])),
+        (
+            json!({"body": "ho", "mentions": ["alice"]}),
+            json!(["alice"]),
+        ),
+        (json!({"body": "hu", "y": 2}), json!(["alice"])),
+        (json!({"body": "hi", "z": 1, "mentions": []}), json!([])),
+    ] {
+        let mut change = json!({"id": edit["body"], "type": "edit", "ref": seq});
+        let members = edit.as_object().unwrap().clone();
+        change.as_object_mut().unwrap().extend(members);
+        post(&broker, "alice", &group, change).await;
+        let shown = &thread(&broker, "bob", &group, "").await["messages"];
+        let message = shown.as_array().unwrap().last().unwrap();
+        let is = |name: &str| message[name].clone();
+        assert_eq!(
+            (is("seq"), is("body"), is("y"), is("z"), is("x")),
+            (
+                json!(seq),
+                edit["body"].clone(),
+                edit["y"].clone(),
+                edit["z"].clone(),
+                Value::Null
+            )
+        );
+        assert_eq!((is("mentions"), is("expires_at")), (mentions, json!(later)));
+    }
+    broker.stop().await;
+}
+
 #[sqlx::test(migrator = "MIGRATOR")]
 async fn pages_go_both_ways_and_around(pool: PgPool) {
     let broker = TestBroker::start(&pool).await;

@@ -21,7 +21,6 @@ pub struct InboxRow {
     pub conversation: ConversationId,
     pub version: i64,
     /// The user takes part no more: there is nothing else to show.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub removed: bool,
     #[serde(flatten)]
     pub shows: Option<Shows>,
@@ -46,7 +45,6 @@ pub struct Shows {
     /// Those of them that mention the user.
     pub mentions: i64,
     pub read: i64,
-    pub delivered: i64,
     pub role: Role,
     /// No notification before; a time that is over mutes nothing.
     pub muted_until: Option<Muted>,
@@ -70,9 +68,7 @@ pub struct LastMessageShown {
     pub kind: String,
     /// How it begins, if it is a text: at most 200 characters.
     pub preview: Option<String>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub retracted: bool,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub expired: bool,
 }
 
@@ -83,7 +79,7 @@ pub struct SettingsShown {
     /// How many entries before their own beginning newcomers may read; null is all of them.
     pub history_depth: Option<i64>,
     pub retention_seconds: Option<i64>,
-    /// Nothing is written to it since.
+    /// Nobody writes messages to it since.
     pub archived_at: Option<i64>,
 }
 
@@ -112,7 +108,6 @@ impl From<Row> for Shows {
             unread: row.unread,
             mentions: row.mentions,
             read: row.read,
-            delivered: row.delivered,
             role: row.role,
             muted_until: row.mute.map(|mute| match mute {
                 Mute::Until(millis) => Muted::Until(millis),

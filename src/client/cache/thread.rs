@@ -11,13 +11,14 @@ use super::{Applied, Members, is_true, number, text};
 use crate::domain::ids::Subject;
 
 /// Members that the server sets once and that no edit replaces.
-const LASTING: [&str; 8] = [
+const LASTING: [&str; 9] = [
     "seq",
     "id",
     "from",
     "at",
     "type",
     "reply_to",
+    "expires_at",
     "reactions",
     "version",
 ];
@@ -78,12 +79,13 @@ impl Thread {
         else {
             return Applied::Unreadable;
         };
-        let known = self
-            .messages
-            .get(&seq)
-            .and_then(|known| number(known, "version"));
-        if known >= Some(version) {
-            return Applied::Stale;
+        if let Some(known) = self.messages.get(&seq) {
+            // What has expired has the version of what it was.
+            let expires = is_true(&message, "expired") && !is_true(known, "expired");
+            let newest = number(known, "version").unwrap_or(seq);
+            if newest > version || (newest == version && !expires) {
+                return Applied::Stale;
+            }
         }
         self.messages.insert(seq, message);
         Applied::Changed
@@ -159,7 +161,10 @@ impl Thread {
 }
 
 fn edit(target: &mut Members, entry: Members) {
-    target.retain(|name, _| LASTING.contains(&name.as_str()));
+    let names_nobody_new = !entry.contains_key("mentions");
+    target.retain(|name, _| {
+        LASTING.contains(&name.as_str()) || (name == "mentions" && names_nobody_new)
+    });
     for (name, value) in entry {
         match name.as_str() {
             "at" => drop(target.insert("edited_at".to_owned(), value)),
@@ -263,6 +268,34 @@ mod tests {
         }
         assert_eq!(shown(&thread), expected());
         assert_eq!(thread.gap(), None);
+    }
+
+    #[test]
+    fn an_edit_leaves_what_it_does_not_speak_of() {
+        let mut thread = thread();
+        let edit = |seq: i64| json!({"seq": seq, "id": seq.to_string(), "from": "ann", "at": seq * 10, "type": "edit", "ref": 1, "body": "new"});
+        let message = json!({"seq": 1, "id": "1", "from": "ann", "at": 10, "type": "text", "body": "old",
+            "mentions": ["bob"], "expires_at": 99, "urgent": true});
+        thread.entry(members(message));
+        thread.entry(members(edit(2)));
+        let mut expected = json!([{"seq": 1, "id": "1", "from": "ann", "at": 10, "type": "text", "body": "new",
+            "mentions": ["bob"], "expires_at": 99, "edited_at": 20, "version": 2}]);
+        assert_eq!(shown(&thread), expected);
+        let mut naming = edit(3);
+        naming["mentions"] = json!(["me"]);
+        thread.entry(members(naming));
+        (
+            expected[0]["mentions"],
+            expected[0]["edited_at"],
+            expected[0]["version"],
+        ) = (json!(["me"]), json!(30), json!(3));
+        assert_eq!(shown(&thread), expected);
+        // It disappears without an entry of the log.
+        let gone = json!({"seq": 1, "id": "1", "from": "ann", "at": 10, "type": "text", "version": 3, "expired": true});
+        assert_eq!(thread.message(members(gone.clone())), Applied::Changed);
+        assert_eq!(thread.message(members(gone)), Applied::Stale);
+        assert_eq!(thread.message(members(expected[0].clone())), Applied::Stale);
+        assert_eq!(shown(&thread)[0]["body"], Value::Null);
     }
 
     #[test]

@@ -88,6 +88,16 @@ fn members_have_numbers_where_the_server_knows_them() {
         "a206a1183281a2010106a163736571021766616e73776572"
     );
     assert_eq!(decode(&cbor, Document::Answer), answer);
+    // In whatever list or object of the server an entry stands.
+    for place in [
+        json!({"messages": [{"seq": 1}]}),
+        json!({"row": {"last_message": {"seq": 1}}}),
+        json!({"behind": {"from": 1, "to": 2}, "gap": {"from": 1, "to": 2}}),
+    ] {
+        let cbor = encode(&json!({ "body": place }), Document::Answer);
+        let texts = cbor.iter().filter(|byte| **byte >> 5 == 3).count();
+        assert_eq!(texts, 0, "{place}: {}", hex(&cbor));
+    }
 }
 
 #[test]

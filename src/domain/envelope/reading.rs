@@ -251,6 +251,7 @@ fn check_kind(kind: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Mentions stand first, where the store finds the newest ones of a message.
 fn extra_object(extra: &[(Cow<'_, str>, &RawValue)]) -> Result<Bytes, serde_json::Error> {
     if extra.is_empty() {
         return Ok(Bytes::new());
@@ -258,7 +259,8 @@ fn extra_object(extra: &[(Cow<'_, str>, &RawValue)]) -> Result<Bytes, serde_json
     let mut json = Vec::new();
     let mut serializer = serde_json::Serializer::new(&mut json);
     let mut map = serde::Serializer::serialize_map(&mut serializer, Some(extra.len()))?;
-    for (key, value) in extra {
+    let (mentions, others): (Vec<_>, Vec<_>) = extra.iter().partition(|(key, _)| key == "mentions");
+    for (key, value) in mentions.into_iter().chain(others) {
         map.serialize_entry(key, value)?;
     }
     map.end()?;

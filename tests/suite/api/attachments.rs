@@ -106,11 +106,24 @@ async fn who_may_read_a_message_gets_what_is_attached(pool: PgPool) {
         let refused = api.get(user, &path).await;
         refused.assert_problem(404, "not-found", "");
     }
+    // An edit attaches another thing in its place.
+    let other = uuid::Uuid::new_v4();
+    let attachment = json!([{"id": other, "size": 5, "content_type": "text/plain"}]);
+    let edit =
+        json!({"id": "3", "type": "edit", "ref": 1, "body": null, "attachments": attachment});
+    assert_eq!(api.post("alice", &messages, edit).await.status, 201);
+    let edited = format!("{messages}/1/attachments/{other}");
+    assert_eq!(api.get("bob", &edited).await.status, 200);
+    api.get("carol", &edited)
+        .await
+        .assert_problem(404, "not-found", "");
+
     let retract = json!({"id": "2", "type": "retract", "ref": 1});
     assert_eq!(api.post("alice", &messages, retract).await.status, 201);
-    api.get("bob", &path)
-        .await
-        .assert_problem(404, "not-found", "no such attachment");
+    for path in [path, edited] {
+        let gone = api.get("bob", &path).await;
+        gone.assert_problem(404, "not-found", "no such attachment");
+    }
 }
 
 #[sqlx::test(migrator = "homing::store::MIGRATOR")]

@@ -101,7 +101,9 @@ pub(super) async fn thread(pool: &PgPool, id: ConversationId, user: &str) -> Vec
             "edit" => {
                 message.insert("body".into(), body);
                 message.insert("edited_at".into(), at.into());
-                message.remove("mentions");
+                if let Some(Value::Object(extra)) = row.get::<Option<Value>, _>("extra") {
+                    message.extend(extra);
+                }
             }
             "retract" => {
                 message.retain(|name, _| {

@@ -31,10 +31,10 @@ async fn a_row_shows_all_that_a_list_needs(pool: PgPool) {
         "conversation": group, "version": 2, "kind": "group", "title": "Lunch", "epoch": 1,
         "first_seq": 1, "last_seq": 2, "activity_at": null,
         "last_message": {"seq": 2, "from": "alice", "at": null, "type": "text",
-                         "preview": "ü".repeat(200)},
-        "unread": 2, "mentions": 1, "read": 0, "delivered": 0, "role": "member",
+                         "preview": "ü".repeat(200), "retracted": false, "expired": false},
+        "unread": 2, "mentions": 1, "read": 0, "role": "member",
         "muted_until": null, "notify_mentions": true, "silenced_until": null,
-        "pinned_at": null, "archived": false,
+        "pinned_at": null, "archived": false, "removed": false,
     });
     expected["settings"] = shown["settings"].clone();
     assert_eq!(shown["settings"]["receipts"], true);
@@ -182,6 +182,6 @@ async fn who_was_removed_is_shown_that_alone(pool: PgPool) {
     assert_eq!(row(&broker, "bob", group).await, removed);
     broker.add(group, "bob").await;
     let back = row(&broker, "bob", group).await;
-    assert!(back["version"].as_i64().unwrap() > version && back["removed"].is_null());
+    assert!(back["version"].as_i64().unwrap() > version && back["removed"] == false);
     broker.stop().await;
 }

@@ -30,7 +30,6 @@ const SEEDS: u64 = 3;
 fn covered(row: &Row) -> Row {
     Row {
         version: 0,
-        delivered: 0,
         ..row.clone()
     }
 }
