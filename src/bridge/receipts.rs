@@ -147,19 +147,16 @@ impl Receipts {
     /// Users have written messages. For who writes much and reports nothing that is a reading, by
     /// [`cursors::read_by_writing`]; what is forgotten of it is noted with their next message.
     pub(super) fn wrote(&self, messages: impl Iterator<Item = (UserId, ConversationId, Sequence)>) {
-        let mut messages = messages
-            .map(|(user, conversation, sequence)| ((user, conversation), sequence.get()))
+        let messages = messages.map(|(user, id, sequence)| ((user, id), sequence.get()));
+        let mut late = messages
             .filter(|(_, sequence)| *sequence >= UNREAD_MAX)
             .peekable();
-        if messages.peek().is_none() {
+        if late.peek().is_none() {
             return;
         }
         let written = &mut self.lock().written;
-        for (key, sequence) in messages {
-            let count = written.len();
-            if let Some(known) = written.get_mut(&key) {
-                *known = sequence.max(*known);
-            } else if count < self.positions_max {
+        for (key, sequence) in late {
+            if written.len() < self.positions_max || written.contains_key(&key) {
                 written.insert(key, sequence);
             }
         }
@@ -396,10 +393,10 @@ async fn write(pool: &PgPool, gathered: &Gathered) -> Result<Written, StoreError
         .iter()
         .map(|(key, reached)| row(*key, *reached))
         .collect();
-    let messages = gathered.written.iter();
-    let messages: Vec<_> = messages.map(|(key, seq)| (key.0, key.1, *seq)).collect();
-    if !messages.is_empty() {
-        settled.extend(cursors::read_by_writing(&mut conn, &messages).await?);
+    if !gathered.written.is_empty() {
+        let written = gathered.written.iter();
+        let written: Vec<_> = written.map(|(key, seq)| (key.0, key.1, *seq)).collect();
+        settled.extend(cursors::read_by_writing(&mut conn, &written).await?);
     }
     if !settled.is_empty() {
         written.moved = cursors::settle(&mut conn, &settled).await?;

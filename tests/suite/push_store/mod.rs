@@ -7,6 +7,7 @@ mod explaining;
 mod finishing;
 mod plans;
 mod quieting;
+mod showing;
 mod upkeep;
 
 use std::time::Duration;
