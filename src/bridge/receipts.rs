@@ -60,7 +60,7 @@ pub struct Receipts {
 #[derive(Debug, Default)]
 struct Gathered {
     positions: HashMap<Key, Reached>,
-    /// Who has written, and up to where.
+    /// Who has written, and up to where: for [`cursors::read_by_writing`].
     written: HashMap<(UserId, ConversationId), i64>,
     inflight: HashMap<DeviceId, (i64, Inflight)>,
     signs: HashMap<DeviceId, Sign>,
@@ -119,10 +119,9 @@ impl ReportReply {
 
 impl Receipts {
     pub(super) fn new(positions_max: usize, metrics: BridgeMetrics) -> Self {
-        let (gathered, is_urgent) = (Mutex::default(), Notify::new());
         Self {
-            gathered,
-            is_urgent,
+            gathered: Mutex::default(),
+            is_urgent: Notify::new(),
             is_behind: AtomicBool::new(false),
             positions_max,
             metrics,
@@ -144,8 +143,7 @@ impl Receipts {
         }
     }
 
-    /// Users have written messages. For who writes much and reports nothing that is a reading, by
-    /// [`cursors::read_by_writing`]; what is forgotten of it is noted with their next message.
+    /// Users have written. What is forgotten of it is noted with their next message.
     pub(super) fn wrote(&self, messages: impl Iterator<Item = (UserId, ConversationId, Sequence)>) {
         let messages = messages.map(|(user, id, sequence)| ((user, id), sequence.get()));
         let mut late = messages
@@ -363,6 +361,7 @@ fn gather_sign(signs: &mut HashMap<DeviceId, Sign>, newer: Sign) {
     }
 }
 
+#[derive(Default)]
 struct Written {
     moved: Vec<Moved>,
     /// For each report that waits, whether its user takes part.
@@ -370,10 +369,7 @@ struct Written {
 }
 
 async fn write(pool: &PgPool, gathered: &Gathered) -> Result<Written, StoreError> {
-    let mut written = Written {
-        moved: Vec::new(),
-        take_part: Vec::new(),
-    };
+    let mut written = Written::default();
     let reports = reports(gathered);
     let is_empty = gathered.positions.is_empty()
         && gathered.written.is_empty()
