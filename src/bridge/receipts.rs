@@ -145,17 +145,16 @@ impl Receipts {
 
     /// Users have written. What is forgotten of it is noted with their next message.
     pub(super) fn wrote(&self, messages: impl Iterator<Item = (UserId, ConversationId, Sequence)>) {
-        let messages = messages.map(|(user, id, sequence)| ((user, id), sequence.get()));
         let mut late = messages
-            .filter(|(_, sequence)| *sequence >= UNREAD_MAX)
+            .filter(|(.., sequence)| sequence.get() >= UNREAD_MAX)
             .peekable();
         if late.peek().is_none() {
             return;
         }
         let written = &mut self.lock().written;
-        for (key, sequence) in late {
-            if written.len() < self.positions_max || written.contains_key(&key) {
-                written.insert(key, sequence);
+        for (user, id, sequence) in late {
+            if written.len() < self.positions_max || written.contains_key(&(user, id)) {
+                written.insert((user, id), sequence.get());
             }
         }
     }
