@@ -13,6 +13,7 @@ use super::conditions;
 use crate::{
     bridge::operations::{self, Method, Operation, Sent},
     domain::{
+        envelope::{KIND_RETRACT, KIND_TEXT},
         ids::ConversationId,
         problem::{PROBLEM_KINDS, ProblemKind},
     },
@@ -364,10 +365,15 @@ fn envelope() -> Value {
         "type": "object",
         "description": "What is sent; members that are not named here are kept and delivered as they are.",
         "required": ["id"],
+        "oneOf": [
+            {"required": ["body"]},
+            {"required": ["bytes"]},
+            {"required": ["type"], "properties": {"type": {"const": KIND_RETRACT}}},
+        ],
         "properties": {
             "id": {"type": "string", "minLength": 1, "maxLength": 64, "description": "Chosen by the sender, kept when the message is repeated."},
-            "type": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^(?!homing\\.)[^\\u0000-\\u001f\\u007f-\\u009f]+$", "description": "`message` or what the application defines; `edit`, `retract` and `reaction` change another one."},
-            "body": {"description": "Any JSON."},
+            "type": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^(?!homing\\.)[^\\u0000-\\u001f\\u007f-\\u009f]+$", "default": KIND_TEXT, "description": "What the application defines; `edit`, `retract` and `reaction` change another one."},
+            "body": {"description": "Any JSON. It has this or `bytes`; a `retract` has neither."},
             "bytes": {"type": "string", "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$", "description": "Base64, in place of `body`."},
             "reply_to": sequence,
             "ref": sequence,

@@ -13,7 +13,7 @@
 //! Edits, retractions and reactions have a statement of their own, `append_changes`. A batch
 //! that holds both is committed in phases, in which each conversation keeps its order.
 
-use std::{ops::Range, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use sqlx::{PgConnection, postgres::PgConnectOptions};
 use tokio::{sync::mpsc, time::Instant};
@@ -23,6 +23,7 @@ use super::{
     Accepted, Refusal,
     batch::{Batch, Incoming},
     changes::ChangeRequest,
+    receipts::Receipts,
     told::Told,
     typing::{TypingRequest, Typists},
 };
@@ -70,6 +71,7 @@ pub(super) struct Writer {
     pub(super) database: Database,
     pub(super) queue: mpsc::Receiver<Work>,
     pub(super) told: Told,
+    pub(super) receipts: Arc<Receipts>,
     pub(super) typists: Typists,
     pub(super) config: StoreConfig,
     pub(super) participants_max: usize,
@@ -226,6 +228,7 @@ impl Writer {
             is_uncertain |= self.commit(phase, &mut answers).await;
         }
         self.count(&batch, &answers);
+        self.receipts.wrote(batch.written(&answers));
         let commits = batch.answer(&answers, is_uncertain);
         self.told.commits(&mut self.database, commits).await;
     }

@@ -10,7 +10,7 @@ use crate::{
     domain::{
         envelope::{Stamp, entry_json},
         ids::{ClientMessageId, ConversationId, UserId},
-        message::{LogEntry, NewMessage, Position, SharedEntry},
+        message::{LogEntry, NewMessage, Position, Sequence, SharedEntry},
     },
     store::messages::{Appended, Outcome},
 };
@@ -134,6 +134,20 @@ impl Batch {
         self.waiting.iter().map(|waiting| waiting.at)
     }
 
+    /// Who has written which message.
+    pub(super) fn written(
+        &self,
+        answers: &[Result<Appended, Refusal>],
+    ) -> impl Iterator<Item = (UserId, ConversationId, Sequence)> {
+        let stored = self.messages.iter().zip(answers);
+        stored.filter_map(|(message, answer)| match answer.as_ref().ok()?.outcome {
+            Outcome::Stored { sequence, .. } if !message.content.is_change() => {
+                Some((message.sender, message.conversation, sequence))
+            }
+            _ => None,
+        })
+    }
+
     /// Answers everybody, and returns what was appended, conversation by conversation.
     ///
     /// If an earlier attempt `is_uncertain`, a duplicate may be what that attempt stored:
@@ -212,10 +226,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::domain::{
-        ids::Subject,
-        message::{Content, Sequence},
-    };
+    use crate::domain::{ids::Subject, message::Content};
 
     fn incoming(
         id: &str,

@@ -15,7 +15,7 @@ use crate::{
     domain::{ids::Subject, problem::ProblemKind},
     store::{
         blocks::{self, TooManyBlocks},
-        users,
+        users::{self, NOBODY},
     },
 };
 
@@ -49,14 +49,22 @@ impl Bridge {
                 "nobody blocks themself".to_owned(),
             ));
         }
+        let full = || {
+            let detail = format!("you block {BLOCKS_MAX} users; unblock some first");
+            ConversationError::Refused(ProblemKind::Full, detail)
+        };
+        let mut conn = self.pool().acquire().await?;
+        // Nobody is made for nothing.
+        let is_known = users::id(&mut conn, name).await?.is_some();
+        if !is_known && blocks::count(&mut conn, caller.user, BLOCKS_MAX).await? >= BLOCKS_MAX {
+            return Err(full());
+        }
+        drop(conn);
         let blocked = self.user(name).await?;
         let mut tx = self.pool().begin().await?;
         match blocks::block(&mut tx, caller.user, blocked, BLOCKS_MAX).await? {
             Ok(()) => Ok(tx.commit().await?),
-            Err(TooManyBlocks) => Err(ConversationError::Refused(
-                ProblemKind::Full,
-                format!("you block {BLOCKS_MAX} users; unblock some first"),
-            )),
+            Err(TooManyBlocks) => Err(full()),
         }
     }
 
@@ -79,8 +87,17 @@ impl Bridge {
         after: Option<&Subject>,
         limit: usize,
     ) -> Result<BlockPage, ConversationError> {
-        let after = self.page_begin(after).await?;
         let mut conn = self.pool().acquire().await?;
+        let after = match after {
+            None => NOBODY,
+            // Only of the list: whether there is a user of another name is nobody's business.
+            Some(name) => blocks::blocked(&mut conn, caller.user, name)
+                .await?
+                .ok_or_else(|| {
+                    let detail = "`after` is the `next_after` of the page before, whom you block";
+                    ConversationError::Invalid(detail.to_owned())
+                })?,
+        };
         // One more than wanted says whether there is more.
         let one_more = i64::try_from(limit.saturating_add(1)).unwrap_or(i64::MAX);
         let mut page = blocks::list(&mut conn, caller.user, after, one_more).await?;

@@ -28,6 +28,7 @@ use crate::{
     },
     store::{
         StoreError,
+        conversations::UNREAD_MAX,
         cursors::{self, Moved, Settled},
         sessions::{self, Closing, Sign},
     },
@@ -61,6 +62,8 @@ struct Gathered {
     positions: HashMap<Key, Reached>,
     /// Positions that are being written, and come back if they are not.
     writing: usize,
+    /// Who has written, and up to where: for [`cursors::read_by_writing`].
+    written: HashMap<(UserId, ConversationId), i64>,
     inflight: HashMap<DeviceId, (i64, Inflight)>,
     signs: HashMap<DeviceId, Sign>,
     closing: Vec<Closing>,
@@ -86,10 +89,9 @@ impl Reached {
 
 impl Receipts {
     pub(super) fn new(positions_max: usize, metrics: BridgeMetrics) -> Self {
-        let (gathered, is_urgent) = (Mutex::default(), Notify::new());
         Self {
-            gathered,
-            is_urgent,
+            gathered: Mutex::default(),
+            is_urgent: Notify::new(),
             is_behind: AtomicBool::new(false),
             positions_max,
             metrics,
@@ -106,6 +108,22 @@ impl Receipts {
             let key = (user, device, position.conversation);
             // What has no room is delivered again.
             self.gather(&mut gathered, key, reached);
+        }
+    }
+
+    /// Users have written. What is forgotten of it is noted with their next message.
+    pub(super) fn wrote(&self, messages: impl Iterator<Item = (UserId, ConversationId, Sequence)>) {
+        let mut late = messages
+            .filter(|(.., sequence)| sequence.get() >= UNREAD_MAX)
+            .peekable();
+        if late.peek().is_none() {
+            return;
+        }
+        let written = &mut self.lock().written;
+        for (user, id, sequence) in late {
+            if written.len() < self.positions_max || written.contains_key(&(user, id)) {
+                written.insert((user, id), sequence.get());
+            }
         }
     }
 
@@ -356,6 +374,7 @@ async fn write(
     let mut take_part = Vec::new();
     let reports = reports(&gathered.waiting);
     let is_empty = gathered.positions.is_empty()
+        && gathered.written.is_empty()
         && gathered.inflight.is_empty()
         && gathered.signs.is_empty()
         && gathered.closing.is_empty()
@@ -367,11 +386,16 @@ async fn write(
     if !reports.is_empty() {
         take_part = cursors::take_part(&mut conn, &reports).await?;
     }
-    let settled: Vec<_> = gathered
+    let mut settled: Vec<_> = gathered
         .positions
         .iter()
         .map(|(key, reached)| row(*key, *reached))
         .collect();
+    if !gathered.written.is_empty() {
+        let written = gathered.written.iter();
+        let written: Vec<_> = written.map(|(key, seq)| (key.0, key.1, *seq)).collect();
+        settled.extend(cursors::read_by_writing(&mut conn, &written).await?);
+    }
     if !settled.is_empty() {
         *moved = cursors::settle(&mut conn, &settled).await?;
     }

@@ -84,9 +84,13 @@ impl Bridge {
         sessions::disconnect_node(&mut conn, &parts.node).await?;
         let opened = idempotency::open(&mut conn).await?;
         drop(conn);
+        let commits = Arc::new(Commits::new(parts.metrics.inbox_patches_dropped.clone()));
+        let marks = Arc::new(Marks::new(parts.metrics.clone()));
+        let positions_max = parts.store.flush_positions_max;
+        let receipts = Arc::new(Receipts::new(positions_max, parts.metrics.clone()));
+        let (queues, writers) = parts.writers(&commits, &marks, &receipts);
         let Parts {
             pool,
-            options,
             store,
             message,
             presence,
@@ -97,36 +101,9 @@ impl Bridge {
             limits,
             metrics,
             node,
+            ..
         } = parts;
-        let commits = Arc::new(Commits::new(metrics.inbox_patches_dropped.clone()));
-        let marks = Arc::new(Marks::new(metrics.clone()));
-        let mut queues = Vec::new();
-        let mut writers = Vec::new();
-        for _ in 0..store.writers.get() {
-            let (sender, queue) = mpsc::channel(store.queue_messages_max.get());
-            queues.push(sender);
-            let receipts_max = message.receipts_participants_max;
-            writers.push(Writer {
-                database: Database::new(options.clone(), &store, metrics.clone()),
-                queue,
-                typists: Typists::new(&presence, receipts_max),
-                told: Told::new(
-                    commits.clone(),
-                    receipts_max,
-                    marks.clone(),
-                    metrics.clone(),
-                ),
-                config: store.clone(),
-                participants_max: message.participants_max,
-                metrics: metrics.clone(),
-            });
-        }
-        let queues = Writers {
-            queues: queues.into(),
-            hasher: RandomState::new(),
-        };
         let rates = Rates::new(&limits, metrics.clone());
-        let receipts = Arc::new(Receipts::new(store.flush_positions_max, metrics.clone()));
         let relay = Relay {
             pool: pool.clone(),
             writers: queues.clone(),
@@ -179,6 +156,44 @@ impl Bridge {
             node,
         }));
         Ok((bridge, tasks))
+    }
+}
+
+impl Parts {
+    /// The writers, and the ways to them.
+    fn writers(
+        &self,
+        commits: &Arc<Commits>,
+        marks: &Arc<Marks>,
+        receipts: &Arc<Receipts>,
+    ) -> (Writers, Vec<Writer>) {
+        let receipts_max = self.message.receipts_participants_max;
+        let (mut queues, mut writers) = (Vec::new(), Vec::new());
+        for _ in 0..self.store.writers.get() {
+            let (sender, queue) = mpsc::channel(self.store.queue_messages_max.get());
+            queues.push(sender);
+            let metrics = self.metrics.clone();
+            writers.push(Writer {
+                database: Database::new(self.options.clone(), &self.store, metrics.clone()),
+                queue,
+                typists: Typists::new(&self.presence, receipts_max),
+                told: Told::new(
+                    commits.clone(),
+                    receipts_max,
+                    marks.clone(),
+                    metrics.clone(),
+                ),
+                receipts: receipts.clone(),
+                config: self.store.clone(),
+                participants_max: self.message.participants_max,
+                metrics,
+            });
+        }
+        let queues = Writers {
+            queues: queues.into(),
+            hasher: RandomState::new(),
+        };
+        (queues, writers)
     }
 }
 

@@ -115,6 +115,40 @@ pub async fn who_blocked(
     Ok(rows.into_iter().map(UserId).collect())
 }
 
+/// How many users a user blocks; it counts no further than `blocks_max`.
+pub async fn count(
+    conn: &mut PgConnection,
+    user: UserId,
+    blocks_max: i64,
+) -> Result<i64, StoreError> {
+    let count = sqlx::query_scalar!(
+        r#"select count(*) as "count!"
+           from (select from blocks where user_id = $1 limit $2) b"#,
+        user.0,
+        blocks_max,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(count)
+}
+
+/// The user of that name, if a user blocks them.
+pub async fn blocked(
+    conn: &mut PgConnection,
+    user: UserId,
+    name: &Subject,
+) -> Result<Option<UserId>, StoreError> {
+    let found = sqlx::query_scalar!(
+        "select b.blocked_id from users u join blocks b on b.blocked_id = u.user_id
+         where b.user_id = $1 and u.subject = $2",
+        user.0,
+        name.as_str(),
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(found.map(UserId))
+}
+
 /// The users that a user blocks, in the order of their numbers, after one of them.
 pub async fn list(
     conn: &mut PgConnection,

@@ -8,7 +8,7 @@ use crate::domain::{
     receipt::Standing,
 };
 
-use super::StoreError;
+use super::{StoreError, conversations::UNREAD_MAX};
 
 /// The conversations whose log the subscriptions of a session cover.
 #[derive(Clone, Copy, Debug)]
@@ -205,6 +205,63 @@ pub async fn settle(conn: &mut PgConnection, batch: &[Settled]) -> Result<Vec<Mo
         })
     })
     .collect()
+}
+
+/// Of users who have written, up to a sequence each, those who have written so much without
+/// saying what they have read that they have read what stands before: as many messages after
+/// their position as unread ones are counted, and that before as many of others.
+///
+/// With it a look for unread messages passes a bounded number of the reader's own.
+pub async fn read_by_writing(
+    conn: &mut PgConnection,
+    written: &[(UserId, ConversationId, i64)],
+) -> Result<Vec<Settled>, StoreError> {
+    let users: Vec<_> = written.iter().map(|(user, ..)| user.0).collect();
+    let conversations: Vec<_> = written.iter().map(|(_, id, _)| id.0).collect();
+    let sequences: Vec<_> = written.iter().map(|(.., sequence)| *sequence).collect();
+    // `limit 1` makes a look-up of each sub-query, whatever the planner knows of the tables.
+    let rows = sqlx::query!(
+        r#"select i.user_id as "user_id!", i.conversation_id as "conversation_id!", i.seq as "seq!"
+           from unnest($1::bigint[], $2::uuid[], $3::bigint[]) as i (user_id, conversation_id, seq)
+           cross join lateral (
+               select p.read_seq, p.visible_from from participants p
+               where p.conversation_id = i.conversation_id and p.user_id = i.user_id
+                 and p.left_seq is null
+               limit 1
+           ) p
+           cross join lateral (
+               select c.first_seq from conversations c
+               where c.conversation_id = i.conversation_id limit 1
+           ) c
+           cross join lateral (
+               select greatest(p.read_seq, p.visible_from - 1, c.first_seq - 1) as after
+           ) s
+           cross join lateral (
+               -- One of the two sorts is there so often.
+               select count(*) filter (where m.sender_id = i.user_id) as own
+               from (
+                   select m.sender_id from messages m
+                   where i.seq - s.after >= $4 and m.conversation_id = i.conversation_id
+                     and m.seq > s.after and m.seq <= i.seq and m.ordinal is not null
+                   order by m.seq limit 2 * $4 - 1
+               ) m
+           ) w
+           where w.own >= $4"#,
+        &users[..],
+        &conversations[..],
+        &sequences[..],
+        UNREAD_MAX,
+    )
+    .fetch_all(conn)
+    .await?;
+    let settled = rows.into_iter().map(|row| Settled {
+        device: None,
+        user: UserId(row.user_id),
+        conversation: ConversationId(row.conversation_id),
+        delivered: None,
+        read: Some(row.seq),
+    });
+    Ok(settled.collect())
 }
 
 /// How far the participants of a conversation have got, as far as `viewer` is told: without

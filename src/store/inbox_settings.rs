@@ -73,7 +73,9 @@ pub async fn change(
                    select case when $3 then coalesce(p.pinned_at, now())
                                when $3 is null then p.pinned_at end as pinned_at,
                           case when $4 then c.last_seq
-                               when $4 is null then p.archived_seq end as archived_seq,
+                               -- What came back by a message is not put away by a later mute.
+                               when $4 is null and w.archived then p.archived_seq
+                               end as archived_seq,
                           case when not $5 then p.muted_until
                                when $6 then 'infinity'
                                else to_timestamp($7::bigint / 1000.0) end as muted_until,

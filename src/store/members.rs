@@ -58,6 +58,8 @@ pub struct Part {
     pub visible_from: i64,
     /// Until when the user may not write, if they may not now.
     pub silenced: Option<Until>,
+    /// The other one of a direct conversation does not want to hear of the user.
+    pub is_blocked: bool,
 }
 
 impl Locked {
@@ -127,7 +129,7 @@ async fn parts(
         r#"select user_id, role, joined_seq, left_seq, visible_from,
                   case when isfinite(silenced_until) and silenced_until > now()
                        then (extract(epoch from silenced_until) * 1000)::bigint end as until_millis,
-                  coalesce(silenced_until = 'infinity', false) as "is_forever!"
+                  coalesce(silenced_until = 'infinity', false) as "is_forever!", is_blocked
            from participants where conversation_id = $1 and user_id = any($2)
            order by user_id for no key update"#,
         id.0,
@@ -144,6 +146,7 @@ async fn parts(
                 left: row.left_seq,
                 visible_from: row.visible_from,
                 silenced: silenced(row.until_millis, row.is_forever),
+                is_blocked: row.is_blocked,
             })
         })
         .collect()
@@ -175,7 +178,7 @@ pub async fn add(
     };
     let written = tell(conn, conversation.id, actor, &notice).await?;
     let depth = conversation.settings.history_depth;
-    enter(conn, conversation.id, users, role, depth, 1).await?;
+    enter(conn, conversation.id, users, role, depth, 1, &[]).await?;
     Ok(written)
 }
 
@@ -267,7 +270,7 @@ pub struct Handover<'a> {
     pub visible_from: i64,
 }
 
-/// Ends the part of some and begins that of others, at one entry.
+/// Ends the part of some and begins that of others, at one entry. A silence passes to who comes.
 pub async fn transfer(
     conn: &mut PgConnection,
     conversation: &Locked,
@@ -283,7 +286,8 @@ pub async fn transfer(
     let written = tell(conn, id, actor, &notice).await?;
     leave(conn, id, &handover.from).await?;
     let (role, depth, from) = (handover.role, handover.history_depth, handover.visible_from);
-    enter(conn, id, &handover.to, role, depth, from).await?;
+    let silenced = &handover.from;
+    enter(conn, id, &handover.to, role, depth, from, silenced).await?;
     Ok(written)
 }
 
@@ -322,7 +326,8 @@ async fn tell(
     append_notice(conn, conversation, actor, KIND_MEMBERSHIP, notice).await
 }
 
-/// Their part begins at the newest entry. A silence outlasts an absence.
+/// Their part begins at the newest entry. A silence outlasts an absence, and that of whom they
+/// replace is theirs too.
 async fn enter(
     conn: &mut PgConnection,
     conversation: ConversationId,
@@ -330,15 +335,21 @@ async fn enter(
     role: Role,
     history_depth: Option<i64>,
     visible_from: i64,
+    replaced: &[Named<'_>],
 ) -> Result<(), StoreError> {
-    // greatest() passes over a depth that is null.
+    // greatest() passes over a depth that is null, and over who is not silenced.
     sqlx::query!(
         "insert into participants as p (conversation_id, user_id, role, joined_seq, visible_from,
-                                        read_seq, read_ordinal, delivered_seq)
+                                        read_seq, read_ordinal, delivered_seq, silenced_until)
          select c.conversation_id, n.user_id, $3, c.last_seq,
                 greatest(1, $5, c.last_seq - $4::bigint),
-                c.last_seq - 1, c.last_ordinal, c.last_seq - 1
+                c.last_seq - 1, c.last_ordinal, c.last_seq - 1,
+                case when $3 not in ('owner', 'admin') then r.silenced_until end
          from conversations c cross join unnest($2::bigint[]) as n (user_id)
+         cross join (
+             select max(r.silenced_until) as silenced_until from participants r
+             where r.conversation_id = $1 and r.user_id = any($6)
+         ) r
          where c.conversation_id = $1
          order by n.user_id
          on conflict (conversation_id, user_id) do update
@@ -348,13 +359,14 @@ async fn enter(
              delivered_seq = excluded.delivered_seq, muted_until = null,
              mentions_break_mute = true, pinned_at = null, archived_seq = null,
              silenced_until = case when excluded.role not in ('owner', 'admin')
-                                   then p.silenced_until end,
+                                   then greatest(p.silenced_until, excluded.silenced_until) end,
              own_version = p.own_version + 1, changed_at = clock_timestamp()",
         conversation.0,
         &ids(users)[..],
         role.as_str(),
         history_depth,
         visible_from,
+        &ids(replaced)[..],
     )
     .execute(conn)
     .await?;

@@ -11,6 +11,9 @@ use crate::domain::{
 
 use super::StoreError;
 
+/// A number that no user has: they begin with one.
+pub const NOBODY: UserId = UserId(0);
+
 /// The ids of users, in the order of their names; whoever is unknown is made.
 ///
 /// In a transaction that also changes conversations, call it first: it may wait for another
@@ -41,6 +44,14 @@ pub async fn ensure(conn: &mut PgConnection, names: &[Subject]) -> Result<Vec<Us
         .iter()
         .map(|name| id_of(name).ok_or_else(|| StoreError::corrupt(format!("no user {name}"))))
         .collect()
+}
+
+/// The ids of users, in the order of their names; [`NOBODY`] stands for who is unknown.
+pub async fn known(conn: &mut PgConnection, names: &[Subject]) -> Result<Vec<UserId>, StoreError> {
+    let texts: Vec<&str> = names.iter().map(Subject::as_str).collect();
+    let known = find(conn, &texts).await?;
+    let id_of = |name: &Subject| known.get(name.as_str()).copied().unwrap_or(NOBODY);
+    Ok(names.iter().map(id_of).collect())
 }
 
 /// The user of that name, if there is one.

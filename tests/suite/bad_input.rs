@@ -76,8 +76,9 @@ async fn operations(broker: &TestBroker) -> Vec<Operation> {
             let named = |place: &str| -> Vec<String> {
                 let parameters = operation["parameters"].as_array().into_iter().flatten();
                 let named = parameters.filter(|parameter| parameter["in"] == place);
-                let names = named.map(|parameter| parameter["name"].as_str().unwrap().to_owned());
-                names.collect()
+                named
+                    .map(|parameter| parameter["name"].as_str().unwrap().to_owned())
+                    .collect()
             };
             let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
             let required = schema["required"].as_array().into_iter().flatten().cloned();

@@ -1,6 +1,12 @@
 //! Receipts: delivered by PUBACK, read by publish, the same over MQTT and REST.
 
-use homing::store::MIGRATOR;
+use homing::{
+    domain::{
+        ids::{ClientMessageId, ConversationId, UserId},
+        message::{Content, NewMessage},
+    },
+    store::{MIGRATOR, conversations::UNREAD_MAX, messages},
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -122,5 +128,69 @@ async fn a_receipt_may_come_without_acknowledgement(pool: PgPool) {
         phone.send(&packet).await;
     }
     told(&mut watcher, "bob", 1, 1).await;
+    broker.stop().await;
+}
+
+/// Lets a user have written so many messages, of which nobody was told.
+async fn write(pool: &PgPool, conversation: &str, user: &str, count: i64) {
+    let sender = sqlx::query_scalar("select user_id from users where subject = $1");
+    let sender = sender.bind(user).fetch_one(pool).await.unwrap();
+    let id: ConversationId = conversation.parse().unwrap();
+    let message = |_| NewMessage {
+        conversation: id,
+        sender: UserId(sender),
+        sender_name: user.parse().unwrap(),
+        sender_device: None,
+        content: Content::new(
+            ClientMessageId::new(uuid::Uuid::now_v7().to_string()).unwrap(),
+            "text",
+            "1",
+        ),
+    };
+    let batch: Vec<_> = (0..count).map(message).collect();
+    let mut conn = pool.acquire().await.unwrap();
+    messages::append_batch(&mut conn, &batch).await.unwrap();
+}
+
+/// Until what was reported or noted before is stored: a report is answered then.
+async fn flushed(broker: &TestBroker, conversation: &str) {
+    let path = format!("/{conversation}/receipts");
+    let report = Some(json!({"delivered": 1}));
+    let (status, body) = broker.rest(Method::PUT, "bob", &path, report).await;
+    assert!(status.is_success(), "{body}");
+}
+
+/// Goal: to count what a sender that never reads has not read costs no more with each message.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn who_has_written_as_much_as_is_counted_has_read_what_stands_before(pool: PgPool) {
+    let broker = TestBroker::start(&pool).await;
+    let conversation = broker.conversation(&["robot", "bob"]).await;
+    let mut watcher = broker.device("bob", "watcher").await;
+    watcher.subscribe(&["c/+/receipts"]).await;
+    watcher.say(&conversation, "what is the weather?").await;
+    let mut robot = broker.device("robot", "station").await;
+    write(&pool, &conversation, "robot", UNREAD_MAX - 2).await;
+    let head = UNREAD_MAX;
+    assert_eq!(robot.say(&conversation, "rain").await, head);
+    flushed(&broker, &conversation).await;
+    assert_eq!(unread(&broker, "robot", &conversation).await, 1);
+    assert_eq!(robot.say(&conversation, "sun").await, head + 1);
+    flushed(&broker, &conversation).await;
+    assert_eq!(unread(&broker, "robot", &conversation).await, 0);
+    told(&mut watcher, "robot", head + 1, head + 1).await;
+    broker.stop().await;
+}
+
+/// Goal: who is away from a busy conversation, and says something, still sees how much is unread.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn who_has_as_much_to_read_as_is_counted_reads_nothing_by_writing(pool: PgPool) {
+    let broker = TestBroker::start(&pool).await;
+    let conversation = broker.conversation(&["alice", "bob"]).await;
+    let mut alice = broker.device("alice", "phone").await;
+    write(&pool, &conversation, "bob", UNREAD_MAX).await;
+    write(&pool, &conversation, "alice", UNREAD_MAX).await;
+    alice.say(&conversation, "sorry, I was away").await;
+    flushed(&broker, &conversation).await;
+    assert_eq!(unread(&broker, "alice", &conversation).await, UNREAD_MAX);
     broker.stop().await;
 }

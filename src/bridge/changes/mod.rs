@@ -116,6 +116,15 @@ impl super::Bridge {
             .await;
         answer.await.unwrap_or(Err(ConversationError::Unavailable))
     }
+
+    /// Refuses what would be refused now, and changes nothing.
+    pub(super) async fn would_change(&self, change: &Change) -> Result<(), ConversationError> {
+        let mut tx = self.pool().begin().await?;
+        let judged = judge(&mut tx, change, self.participants_max()).await;
+        let judged = judged.map(|_| ());
+        tx.rollback().await?;
+        judged
+    }
 }
 
 impl Writer {
@@ -168,6 +177,18 @@ async fn judge_and_apply(
     change: &Change,
     participants_max: usize,
 ) -> Result<Option<Written>, ConversationError> {
+    let Some((locked, step)) = judge(conn, change, participants_max).await? else {
+        return Ok(None);
+    };
+    Ok(Some(apply(conn, &locked, step, &change.caller).await?))
+}
+
+/// What the change comes to, and for which conversation; none if it is so already.
+async fn judge<'a>(
+    conn: &mut PgConnection,
+    change: &'a Change,
+    participants_max: usize,
+) -> Result<Option<(Locked, Step<'a>)>, ConversationError> {
     let mut users = change.what.users();
     users.push(change.caller.user);
     let Some(locked) = members::lock(conn, change.conversation, &users).await? else {
@@ -180,7 +201,7 @@ async fn judge_and_apply(
         return Ok(None);
     };
     refuse_blocked(conn, &change.caller, step.comers()).await?;
-    Ok(Some(apply(conn, &locked, step, &change.caller).await?))
+    Ok(Some((locked, step)))
 }
 
 /// What the caller is shown of what is to be changed: as GET of the same path answers it.

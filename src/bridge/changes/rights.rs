@@ -13,11 +13,13 @@
 //! conversation, without taking part in it.
 //!
 //! A group in which somebody takes part keeps an owner. The two of a direct conversation are
-//! equals: they change its settings, but neither who takes part nor who may do what.
+//! equals: they change its settings, but neither who takes part nor who may do what. Who is
+//! blocked there changes nothing, and an archived group is not handed over. Who may not write
+//! hands their own part over without a note, and whoever comes may not write either.
 
 use super::{Change, Until, User, What};
 use crate::{
-    bridge::conversations::ConversationError,
+    bridge::{Refusal, conversations::ConversationError},
     domain::{
         change::{ConversationNotice, SettingsNotice},
         ids::UserId,
@@ -150,6 +152,9 @@ pub(super) fn judge<'a>(
             history_depth,
         } => {
             let mut step = transfer(locked, actor, from, to, participants_max)?;
+            if step.is_some() && note.is_some() {
+                writes(locked, actor)?;
+            }
             if let Some(Step::Transfer {
                 note: says,
                 history_depth: depth,
@@ -281,6 +286,9 @@ fn transfer<'a>(
     if is_done(locked, from, to) {
         return Ok(None);
     }
+    if locked.settings.is_archived {
+        return Err(Refusal::Archived.into());
+    }
     let going: Vec<&Part> = from
         .iter()
         .map(|user| {
@@ -338,6 +346,10 @@ fn is_done(locked: &Locked, from: &[User], to: &[User]) -> bool {
 
 fn set<'a>(locked: &Locked, actor: Actor, wanted: &SettingsChange) -> Judgement<'a> {
     if locked.kind == Kind::Direct {
+        let is_blocked = |part: &Part| part.is_blocked && !actor.is_admin;
+        if locked.present(actor.user).is_some_and(is_blocked) {
+            return Err(Refusal::Blocked.into());
+        }
         if wanted.archived.is_some() {
             return Err(ConversationError::Conflict(
                 "a direct conversation is not closed; archive it in your inbox, or block the other one",
@@ -378,6 +390,21 @@ fn manages(actor: Actor) -> Result<(), ConversationError> {
     Err(ConversationError::Forbidden(
         "only an owner or an admin of the conversation changes its participants",
     ))
+}
+
+/// A note is read by all, as a message is.
+fn writes(locked: &Locked, actor: Actor) -> Result<(), ConversationError> {
+    match locked.present(actor.user) {
+        _ if actor.is_admin => Ok(()),
+        Some(part) if part.role == Role::Readonly => Err(ConversationError::Forbidden(
+            "you may read this conversation, not write to it: hand over without a note",
+        )),
+        Some(part) if part.silenced.is_some() => Err(ConversationError::Refused(
+            ProblemKind::Silenced,
+            format!("{}: hand over without a note", Refusal::Silenced),
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn above(actor: Actor, role: Role) -> Result<(), ConversationError> {

@@ -1,7 +1,9 @@
 //! A live conversation changes hands: some go and others come, at one entry.
 
 use super::{
-    Bridge, Caller, ConversationError, What, create::check_depth, participants::HANDED_OVER_MAX,
+    Bridge, Caller, ConversationError, What,
+    create::check_depth,
+    participants::{HANDED_OVER_MAX, distinct},
 };
 use crate::domain::{
     ids::{ConversationId, Subject},
@@ -62,14 +64,14 @@ impl Bridge {
         if view.participation.is_none() && !caller.is_admin {
             return Err(ConversationError::NotFound);
         }
-        let from = self.distinct(from, HANDED_OVER_MAX).await?;
-        let to = self.distinct(to, HANDED_OVER_MAX).await?;
-        let what = What::Transfer {
-            from,
+        let from = self.known(distinct(from, HANDED_OVER_MAX)?).await?;
+        let to = distinct(to, HANDED_OVER_MAX)?;
+        let what = |to| What::Transfer {
+            from: from.clone(),
             to,
-            note,
+            note: note.clone(),
             history_depth,
         };
-        self.ask(caller, conversation, what).await
+        self.ask_for(caller, conversation, to, what, None).await
     }
 }

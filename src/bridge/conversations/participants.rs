@@ -11,7 +11,7 @@ use crate::{
     },
     store::{
         conversations::{Kind, Role},
-        users,
+        users::{self, NOBODY},
         view::View,
     },
 };
@@ -35,8 +35,11 @@ impl Bridge {
         if name != caller.subject {
             self.managed(caller, conversation).await?;
         }
-        let user = (self.user(&name).await?, name);
-        self.ask_if(caller, conversation, What::Put { user, role }, condition)
+        let put = |mut users: Vec<User>| What::Put {
+            user: users.remove(0),
+            role,
+        };
+        self.ask_for(caller, conversation, vec![name], put, condition)
             .await
     }
 
@@ -49,9 +52,9 @@ impl Bridge {
         role: Option<Role>,
     ) -> Result<Option<Sequence>, ConversationError> {
         self.managed(caller, conversation).await?;
-        let users = self.distinct(names, ADDED_MAX).await?;
-        self.ask(caller, conversation, What::Add { users, role })
-            .await
+        let names = distinct(names, ADDED_MAX)?;
+        let add = |users| What::Add { users, role };
+        self.ask_for(caller, conversation, names, add, None).await
     }
 
     /// Removes a participant: anybody themself, owners and admins also others. Answers the
@@ -97,22 +100,39 @@ impl Bridge {
             .await
     }
 
-    /// Users, each once, who exist from now on.
-    pub(super) async fn distinct(
-        &self,
-        mut names: Vec<Subject>,
-        users_max: usize,
-    ) -> Result<Vec<User>, ConversationError> {
-        names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
-        names.dedup();
-        if names.is_empty() || names.len() > users_max {
-            return Err(ConversationError::Invalid(format!(
-                "name 1 to {users_max} users at once"
-            )));
-        }
+    /// Users by their names; nobody is made.
+    pub(super) async fn known(&self, names: Vec<Subject>) -> Result<Vec<User>, ConversationError> {
         let mut conn = self.pool().acquire().await?;
-        let ids = users::ensure(&mut conn, &names).await?;
+        let ids = users::known(&mut conn, &names).await?;
         Ok(ids.into_iter().zip(names).collect())
+    }
+
+    /// Asks for a change by which users come. Those who do not exist yet are made when it is
+    /// certain that it would be granted.
+    pub(super) async fn ask_for(
+        &self,
+        caller: &Caller,
+        conversation: ConversationId,
+        comers: Vec<Subject>,
+        what: impl Fn(Vec<User>) -> What,
+        condition: Option<&Condition>,
+    ) -> Result<Option<Sequence>, ConversationError> {
+        let mut users = self.known(comers).await?;
+        if users.iter().any(|(user, _)| *user == NOBODY) {
+            let change = Change {
+                conversation,
+                caller: caller.clone(),
+                what: what(users.clone()),
+                condition: condition.cloned(),
+            };
+            self.would_change(&change).await?;
+            let names: Vec<_> = users.into_iter().map(|(_, name)| name).collect();
+            let mut conn = self.pool().acquire().await?;
+            let ids = users::ensure(&mut conn, &names).await?;
+            users = ids.into_iter().zip(names).collect();
+        }
+        self.ask_if(caller, conversation, what(users), condition)
+            .await
     }
 
     /// For those who may add and remove others.
@@ -158,4 +178,19 @@ impl Bridge {
         })
         .await
     }
+}
+
+/// Names, each once, in their order.
+pub(super) fn distinct(
+    mut names: Vec<Subject>,
+    users_max: usize,
+) -> Result<Vec<Subject>, ConversationError> {
+    names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    names.dedup();
+    if names.is_empty() || names.len() > users_max {
+        return Err(ConversationError::Invalid(format!(
+            "name 1 to {users_max} users at once"
+        )));
+    }
+    Ok(names)
 }

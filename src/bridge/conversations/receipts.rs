@@ -192,8 +192,9 @@ impl Bridge {
         view.current().ok_or(ConversationError::NotFound)
     }
 
-    /// Where a page begins.
-    async fn place(
+    /// The user that a page begins after. Only of those who take part or took part: whether there
+    /// is a user of another name is nobody's business.
+    pub(super) async fn place(
         &self,
         conversation: ConversationId,
         after: Option<Subject>,

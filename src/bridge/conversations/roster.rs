@@ -8,10 +8,13 @@ use super::{Bridge, Caller, ConversationError, look};
 use crate::{
     domain::{
         change::Until,
-        ids::{ConversationId, Subject, UserId},
+        ids::{ConversationId, Subject},
         problem::ProblemKind,
     },
-    store::roster::{self, Present},
+    store::{
+        roster::{self, Present},
+        users::NOBODY,
+    },
 };
 
 /// Participants on one page, at most.
@@ -57,9 +60,10 @@ impl Bridge {
         after: Option<&Subject>,
         limit: usize,
     ) -> Result<Roster, ConversationError> {
-        let after = self.page_begin(after).await?;
+        inside(&mut *self.pool().acquire().await?, caller, conversation).await?;
+        let after = self.place(conversation, after.cloned()).await?;
+        let after = after.unwrap_or(NOBODY);
         let mut conn = self.pool().acquire().await?;
-        inside(&mut conn, caller, conversation).await?;
         // One more than wanted says whether there is more.
         let one_more = i64::try_from(limit.saturating_add(1)).unwrap_or(i64::MAX);
         let mut page = roster::page(&mut conn, conversation, after, one_more).await?;
@@ -87,21 +91,6 @@ impl Bridge {
             name,
         )
         .await
-    }
-
-    /// The number of the user that a page begins after; before the first one if none is named.
-    pub(in crate::bridge) async fn page_begin(
-        &self,
-        after: Option<&Subject>,
-    ) -> Result<UserId, ConversationError> {
-        let Some(name) = after else {
-            return Ok(UserId(0));
-        };
-        let mut conn = self.pool().acquire().await?;
-        let found = crate::store::users::id(&mut conn, name).await?;
-        found.ok_or_else(|| {
-            ConversationError::Invalid("`after` is the `next_after` of the page before".to_owned())
-        })
     }
 }
 

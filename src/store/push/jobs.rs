@@ -168,23 +168,29 @@ pub async fn claim(
                   (extract(epoch from j.registered_at) * 1000)::bigint as "registered_at_millis!",
                   (extract(epoch from j.background_at) * 1000)::bigint as background_at_millis,
                   j.conversation_kind, j.title,
-                  case when told.seq is not null then j.message_type end as message_type, j.sender,
-                  case newest.content_format when 0 then j.body else ''::bytea end as body, j.badge
+                  told.type as "message_type?", sender.subject as "sender?",
+                  coalesce(shown.body, ''::bytea) as body, j.badge
            from claim_push($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
                            to_timestamp($12::bigint / 1000.0)) j
-           -- What is no text shows nothing, and what was erased since is told of no more.
+           -- The newest message that is still there to be read; none if all are gone.
            left join lateral (
-               select m.content_format from messages m
-               where j.kind = 'wake' and m.conversation_id = j.conversation_id and m.seq = j.to_seq
-               limit 1
-           ) newest on true
-           left join lateral (
-               select m.seq from messages m
+               select m.seq, m.type, m.sender_id, m.edit_seq from messages m
                where j.kind = 'wake' and m.conversation_id = j.conversation_id
-                 and m.seq between j.from_seq and j.to_seq and m.ordinal is not null
-                 and m.sender_id <> j.user_id and m.content_format >= 0
+                 and m.seq between j.from_seq and j.to_seq
+                 and is_unread(m.ordinal, m.sender_id, m.retract_seq, m.content_format, m.expires_at,
+                               j.user_id, coalesce(to_timestamp($12::bigint / 1000.0), now()))
                order by m.seq desc limit 1
-           ) told on true"#,
+           ) told on true
+           left join lateral (
+               select u.subject from users u where u.user_id = told.sender_id limit 1
+           ) sender on true
+           -- Its newest content, if it is a text. What is left of several shows nothing.
+           left join lateral (
+               select substring(m.body for 2048) as body from messages m
+               where told.seq = j.to_seq and m.conversation_id = j.conversation_id
+                 and m.seq = coalesce(told.edit_seq, told.seq) and m.content_format = 0
+               limit 1
+           ) shown on true"#,
         claim.route,
         claim.limit,
         interval(claim.lease),

@@ -1,7 +1,8 @@
 //! The document of the API: everything is in it, and nothing else.
 
+use homing::domain::message::Content;
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use super::{Api, answer};
@@ -57,4 +58,53 @@ fn every_reference_of_the_document_leads_somewhere() {
     }
     let document = homing::api::document();
     walk(&document, &document);
+}
+
+/// Goal: whoever reads the document sends a message that is accepted.
+#[test]
+fn the_document_says_what_a_message_needs() {
+    let document = homing::api::document();
+    let path = "/paths/~1v1~1conversations~1{conversation}~1messages/post";
+    let sent = document.pointer(path).unwrap();
+    let schema = &sent["requestBody"]["content"]["application/json"]["schema"];
+    let kind = &schema["properties"]["type"];
+    assert_eq!(kind["default"], homing::domain::envelope::KIND_TEXT);
+    for (message, is_valid) in [
+        (json!({"id": "1", "body": null}), true),
+        (json!({"id": "1", "bytes": ""}), true),
+        (
+            json!({"id": "1", "type": "edit", "ref": 1, "body": 1}),
+            true,
+        ),
+        (json!({"id": "1", "type": "retract", "ref": 1}), true),
+        (json!({"id": "1"}), false),
+        (json!({"id": "1", "type": "edit", "ref": 1}), false),
+        (
+            json!({"id": "1", "type": "retract", "ref": 1, "body": 1}),
+            false,
+        ),
+        (json!({"id": "1", "body": 1, "bytes": ""}), false),
+    ] {
+        assert_eq!(fits(schema, &message), is_valid, "{message}");
+        let read = Content::from_json(message.to_string().as_bytes(), 1000);
+        assert_eq!(read.is_ok(), is_valid, "{message}");
+    }
+}
+
+/// Whether a message is what a schema of required members, constants and alternatives wants.
+fn fits(schema: &Value, message: &Value) -> bool {
+    let required = schema["required"].as_array().into_iter().flatten();
+    let mut properties = schema["properties"].as_object().into_iter().flatten();
+    let alternatives = schema["oneOf"].as_array();
+    required
+        .map(|name| name.as_str().unwrap())
+        .all(|name| message.get(name).is_some())
+        && properties.all(|(name, wanted)| {
+            let wanted = wanted.get("const");
+            wanted.is_none_or(|wanted| message.get(name).is_none_or(|value| value == wanted))
+        })
+        && alternatives.is_none_or(|alternatives| {
+            let fitting = alternatives.iter().filter(|one| fits(one, message));
+            fitting.count() == 1
+        })
 }

@@ -110,8 +110,8 @@ impl Api {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let app = router(state);
-        let served = app.clone();
-        server.spawn(async move { axum::serve(listener, served).await.unwrap() });
+        let routes = app.clone();
+        server.spawn(async move { axum::serve(listener, routes).await.unwrap() });
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         Self {
             base,

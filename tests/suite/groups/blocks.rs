@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use super::{Answer, ask, group, put_participant, say};
+use super::{Answer, ask, change, entries, group, put_participant, say, users};
 use crate::harness::TestBroker;
 
 async fn block(broker: &TestBroker, by: &str, user: &str) {
@@ -169,5 +169,74 @@ async fn who_is_blocked_writes_nothing_to_the_other_one(pool: PgPool) {
     assert_eq!(sent.body["seq"], 1, "a group is not theirs alone");
     unblock(&broker, "alice", "bob").await;
     assert_eq!(say(&broker, "bob", cid, "1").await.body["seq"], 2);
+    broker.stop().await;
+}
+
+/// Goal: with what belongs to both, too: a retention would erase what the other one holds.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn who_is_blocked_changes_nothing_of_the_direct_conversation(pool: PgPool) {
+    let broker = TestBroker::start(&pool).await;
+    let made = create(&broker, "alice", json!({"participants": ["bob"]})).await;
+    let cid = made.body["id"].as_str().unwrap();
+    block(&broker, "alice", "bob").await;
+    for body in [
+        json!({"title": "answer me"}),
+        json!({"retention_seconds": 1}),
+        json!({"history_depth": 0}),
+        json!({"receipts": false}),
+        json!({}),
+    ] {
+        let refused = change(&broker, "bob", cid, body).await;
+        refused.assert_problem(403, "blocked", "does not want to hear of you");
+    }
+    assert!(entries(&broker, "alice", cid).await.is_empty());
+    let renamed = change(&broker, "alice", cid, json!({"title": "Peace"})).await;
+    assert_eq!(renamed.seq(), 1, "who blocks may");
+    unblock(&broker, "alice", "bob").await;
+    let renamed = change(&broker, "bob", cid, json!({"title": "Thanks"})).await;
+    assert_eq!(renamed.seq(), 2);
+    broker.stop().await;
+}
+
+/// Goal: a page begins after names of the list, so that nobody learns which other names there are.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_list_of_blocks_does_not_say_which_users_there_are(pool: PgPool) {
+    let broker = TestBroker::start(&pool).await;
+    block(&broker, "alice", "bob").await;
+    block(&broker, "carol", "dave").await;
+    for name in ["carol", "dave", "alice", "nobody"] {
+        let path = format!("/me/blocks?after={name}");
+        let refused = ask(&broker, Method::GET, "alice", &path, None).await;
+        refused.assert_problem(400, "invalid", "next_after");
+    }
+    let page = ask(&broker, Method::GET, "alice", "/me/blocks?after=bob", None).await;
+    assert_eq!((page.status, page.body), (200, json!({"blocks": []})));
+    broker.stop().await;
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_full_list_of_blocks_makes_no_user(pool: PgPool) {
+    let broker = TestBroker::start(&pool).await;
+    block(&broker, "alice", "bob").await;
+    sqlx::query(
+        "with made as (
+             insert into users (subject) select 'pest-' || n from generate_series(2, 10000) n
+             returning user_id
+         )
+         insert into blocks (user_id, blocked_id)
+         select (select user_id from users where subject = 'alice'), user_id from made",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let before = users(&pool).await;
+    let path = "/me/blocks/one-too-many";
+    let refused = ask(&broker, Method::PUT, "alice", path, None).await;
+    refused.assert_problem(409, "full", "unblock some first");
+    assert_eq!(users(&pool).await, before);
+    block(&broker, "alice", "pest-2").await;
+    unblock(&broker, "alice", "pest-2").await;
+    block(&broker, "alice", "one-too-many").await;
+    assert_eq!(users(&pool).await, before + 1);
     broker.stop().await;
 }

@@ -13,6 +13,7 @@ mod transfer;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use sqlx::PgPool;
 
 use crate::harness::TestBroker;
 
@@ -133,4 +134,12 @@ async fn say(broker: &TestBroker, by: &str, conversation: &str, id: &str) -> Ans
     let path = format!("/conversations/{conversation}/messages");
     let body = Some(json!({"id": id, "body": "hello"}));
     ask(broker, Method::POST, by, &path, body).await
+}
+
+/// How many users there are.
+async fn users(pool: &PgPool) -> i64 {
+    sqlx::query_scalar("select count(*) from users")
+        .fetch_one(pool)
+        .await
+        .unwrap()
 }

@@ -5,7 +5,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use super::{Answer, ask, change, entries, give_role, group, put_participant, seen, sequences};
+use super::{
+    Answer, ask, change, entries, give_role, group, put_participant, say, seen, sequences, users,
+};
 use crate::harness::TestBroker;
 
 async fn transfer(broker: &TestBroker, by: &str, cid: &str, body: Value) -> Answer {
@@ -229,5 +231,158 @@ async fn what_cannot_be_handed_over_is_refused(pool: PgPool) {
             .seq(),
         3
     );
+    broker.stop().await;
+}
+
+async fn silence(broker: &TestBroker, cid: &str, user: &str, until: Value) {
+    let path = format!("/conversations/{cid}/participants/{user}/silence");
+    let body = Some(json!({"until": until}));
+    ask(broker, Method::PUT, "alice", &path, body).await.seq();
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn who_may_not_write_hands_over_without_a_note(pool: PgPool) {
+    let broker = TestBroker::start(&pool).await;
+    let roles = json!({"carol": "readonly"});
+    let cid = group(&broker, &["alice", "bob", "carol", "dave"], roles).await;
+    silence(&broker, &cid, "bob", json!("forever")).await;
+    for (by, kind) in [("bob", "silenced"), ("carol", "forbidden")] {
+        let noted = json!({"to": [format!("{by}-2")], "note": "heard all the same"});
+        let refused = transfer(&broker, by, &cid, noted).await;
+        refused.assert_problem(403, kind, "note");
+    }
+    for (by, seq) in [("bob", 2), ("carol", 3)] {
+        let plain = json!({"to": [format!("{by}-2")]});
+        assert_eq!(transfer(&broker, by, &cid, plain).await.seq(), seq);
+    }
+    // Of the part of others, who may write says so.
+    let noted = json!({"from": ["bob-2"], "to": ["bob-3"], "note": "be kind"});
+    assert_eq!(transfer(&broker, "alice", &cid, noted).await.seq(), 4);
+    broker.stop().await;
+}
+
+/// Goal: nobody gets the word back by handing their part over to themself under another name.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_silence_is_handed_over_too(pool: PgPool) {
+    let broker = TestBroker::start(&pool).await;
+    let cid = group(&broker, &["alice", "bob", "carol", "dave"], json!({})).await;
+    let (sooner, later) = (4_102_444_800_000_i64, 4_133_980_800_000_i64);
+    silence(&broker, &cid, "bob", json!(sooner)).await;
+    silence(&broker, &cid, "carol", json!(later)).await;
+    let until = async |user: &str| seen(&broker, user, &cid).await["silenced_until"].clone();
+
+    let body = json!({"to": ["bob-2"]});
+    assert_eq!(transfer(&broker, "bob", &cid, body).await.seq(), 3);
+    assert_eq!(until("bob-2").await, sooner);
+    let refused = say(&broker, "bob-2", &cid, "1").await;
+    refused.assert_problem(403, "silenced", "");
+    // Of several the longest, and the comer's own if that is longer.
+    let body = json!({"from": ["bob-2", "carol", "dave"], "to": ["erin", "frank"]});
+    assert_eq!(transfer(&broker, "alice", &cid, body).await.seq(), 4);
+    assert_eq!(
+        (until("erin").await, until("frank").await),
+        (json!(later), json!(later))
+    );
+    silence(&broker, &cid, "frank", json!(sooner)).await;
+    let body = json!({"from": ["frank"], "to": ["carol"]});
+    assert_eq!(transfer(&broker, "alice", &cid, body).await.seq(), 6);
+    assert_eq!(until("carol").await, later, "she came back");
+    // Owners and admins are not silenced.
+    let body = json!({"from": ["alice", "carol"], "to": ["grace"]});
+    assert_eq!(transfer(&broker, "alice", &cid, body).await.seq(), 7);
+    assert_eq!(until("grace").await, json!(null));
+    broker.stop().await;
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn an_archived_conversation_does_not_change_hands(pool: PgPool) {
+    let broker = TestBroker::start(&pool).await;
+    let cid = group(&broker, &["alice", "bob"], json!({})).await;
+    let handed = json!({"from": ["bob"], "to": ["carol"], "note": "yours"});
+    assert_eq!(
+        transfer(&broker, "alice", &cid, handed.clone()).await.seq(),
+        1
+    );
+    change(&broker, "alice", &cid, json!({"archived": true})).await;
+    transfer(&broker, "alice", &cid, handed)
+        .await
+        .assert_unchanged();
+    for by in ["alice", "admin"] {
+        let body = json!({"from": ["carol"], "to": ["dave"]});
+        let refused = transfer(&broker, by, &cid, body).await;
+        refused.assert_problem(409, "archived", "");
+    }
+    change(&broker, "alice", &cid, json!({"archived": false})).await;
+    let body = json!({"from": ["carol"], "to": ["dave"]});
+    assert_eq!(transfer(&broker, "alice", &cid, body).await.seq(), 4);
+    broker.stop().await;
+}
+
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_transfer_that_is_refused_makes_no_user(pool: PgPool) {
+    let broker = TestBroker::start_with(&pool, &[("message.participants_max", "4")]).await;
+    let cid = group(
+        &broker,
+        &["alice", "bob", "carol", "dave"],
+        json!({"bob": "admin"}),
+    )
+    .await;
+    silence(&broker, &cid, "dave", json!("forever")).await;
+    let path = "/me/blocks/bob";
+    ask(&broker, Method::PUT, "zoe", path, None)
+        .await
+        .assert_unchanged();
+    let before = users(&pool).await;
+    for (by, body, status, kind) in [
+        (
+            "carol",
+            json!({"from": ["dave"], "to": ["new-1"]}),
+            403,
+            "forbidden",
+        ),
+        (
+            "bob",
+            json!({"from": ["alice"], "to": ["new-2"]}),
+            403,
+            "forbidden",
+        ),
+        (
+            "bob",
+            json!({"from": ["new-3"], "to": ["new-4"]}),
+            409,
+            "conflict",
+        ),
+        (
+            "bob",
+            json!({"from": ["dave"], "to": ["new-5", "new-6"]}),
+            409,
+            "full",
+        ),
+        (
+            "bob",
+            json!({"from": ["dave"], "to": ["carol", "new-7"]}),
+            409,
+            "conflict",
+        ),
+        (
+            "bob",
+            json!({"from": ["carol", "dave"], "to": ["zoe", "new-8"]}),
+            403,
+            "blocked",
+        ),
+        (
+            "dave",
+            json!({"to": ["new-9"], "note": "!"}),
+            403,
+            "silenced",
+        ),
+    ] {
+        let refused = transfer(&broker, by, &cid, body).await;
+        refused.assert_problem(status, kind, "");
+    }
+    assert_eq!(users(&pool).await, before);
+    let body = json!({"from": ["dave"], "to": ["new-10"]});
+    assert_eq!(transfer(&broker, "bob", &cid, body).await.seq(), 2);
+    assert_eq!(users(&pool).await, before + 1);
     broker.stop().await;
 }

@@ -164,3 +164,38 @@ async fn muting_elsewhere_shows_in_the_inbox(pool: PgPool) {
     assert_eq!(shown, (&json!("forever"), &json!(false)));
     broker.stop().await;
 }
+
+/// Goal: what came back by a message stays where it is, whatever is said of notifications.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn muting_does_not_archive_what_came_back(pool: PgPool) {
+    let broker = TestBroker::start(&pool).await;
+    let group = &broker.conversation(&["alice", "bob"]).await;
+    say(&broker, "bob", group, "1").await;
+    for change in [
+        json!({"muted_until": "forever"}),
+        json!({"muted_until": "forever", "pinned": true}),
+    ] {
+        set(&broker, "alice", group, json!({"archived": true})).await;
+        say(&broker, "bob", group, &change.to_string()).await;
+        let before = row(&broker, "alice", group).await;
+        assert_eq!(before["archived"], false);
+        let muted = set(&broker, "alice", group, change.clone()).await;
+        assert_eq!(muted["archived"], false, "{change}");
+        assert_eq!(version(&muted) - version(&before), 1, "{change}");
+        let unmuted = set(&broker, "alice", group, json!({"muted_until": null})).await;
+        assert_eq!(unmuted["archived"], false, "{change}");
+    }
+    set(&broker, "alice", group, json!({"archived": true})).await;
+    say(&broker, "bob", group, "again").await;
+    let path = format!("/{group}/notifications");
+    let mute = json!({"muted_until": "forever"});
+    broker.rest(Method::PUT, "alice", &path, Some(mute)).await;
+    assert_eq!(row(&broker, "alice", group).await["archived"], false);
+    // What is archived stays archived.
+    set(&broker, "alice", group, json!({"archived": true})).await;
+    let pinned = set(&broker, "alice", group, json!({"pinned": false})).await;
+    assert_eq!(pinned["archived"], true);
+    say(&broker, "bob", group, "late").await;
+    assert_eq!(row(&broker, "alice", group).await["archived"], true);
+    broker.stop().await;
+}

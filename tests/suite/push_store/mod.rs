@@ -7,6 +7,7 @@ mod explaining;
 mod finishing;
 mod plans;
 mod quieting;
+mod showing;
 mod upkeep;
 
 use std::time::Duration;
@@ -15,7 +16,7 @@ use bytes::Bytes;
 use homing::{
     domain::{
         ids::{ClientMessageId, ConversationId, DeviceId, Subject, UserId},
-        message::{Content, NewMessage, Sequence},
+        message::{Content, Format, NewMessage, Sequence},
     },
     store::{
         changes,
@@ -187,22 +188,28 @@ impl Scene {
 
     /// Alice takes back what she said.
     async fn retract(&mut self, target: i64) {
+        self.change("retract", target, "", Format::Json).await;
+    }
+
+    /// Alice changes what she said.
+    async fn change(&mut self, kind: &str, target: i64, body: &'static str, format: Format) {
         let content = Content {
             target: Some(Sequence::new(target).unwrap()),
+            format,
             ..Content::new(
                 ClientMessageId::new(Uuid::now_v7().to_string()).unwrap(),
-                "retract",
-                "",
+                kind,
+                body,
             )
         };
-        let retraction = NewMessage {
+        let change = NewMessage {
             conversation: self.group,
             sender: self.alice.0,
             sender_name: self.alice.1.clone(),
             sender_device: None,
             content,
         };
-        let appended = changes::append_changes(&mut self.conn, &[retraction])
+        let appended = changes::append_changes(&mut self.conn, &[change])
             .await
             .unwrap();
         assert!(matches!(appended[0].outcome, Outcome::Stored { .. }));

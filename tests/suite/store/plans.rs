@@ -348,6 +348,10 @@ async fn flushes_and_sweeps_find_their_rows_by_index(pool: PgPool) {
         .await
         .unwrap();
     meter.check(&mut tx, "cursors::standings", 3).await;
+    cursors::read_by_writing(&mut tx, &[(alice.0, conversation, 50)])
+        .await
+        .unwrap();
+    meter.check(&mut tx, "cursors::read_by_writing", 2).await;
     status::of_entry(&mut tx, conversation, 9).await.unwrap();
     meter.check(&mut tx, "status::of_entry", 3).await;
     status::reached(&mut tx, conversation, (9, alice.0), None, 10)

@@ -6,6 +6,7 @@ use sqlx::PgPool;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpSocket, TcpStream},
+    task::JoinSet,
 };
 
 use super::{Seen, Stream, TYPING, ids};
@@ -162,6 +163,7 @@ async fn fill(api: &Api, path: &str, count: i64) {
 struct SlowStream {
     socket: TcpStream,
     text: String,
+    _server: JoinSet<()>,
 }
 
 impl SlowStream {
@@ -172,7 +174,8 @@ impl SlowStream {
         let listener: TcpListener = listening.listen(8).unwrap();
         let address = listener.local_addr().unwrap();
         let app = api.app.clone();
-        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        let mut server = JoinSet::new();
+        server.spawn(async move { axum::serve(listener, app).await.unwrap() });
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(16 << 10).unwrap();
         let mut socket = socket.connect(address).await.unwrap();
@@ -181,7 +184,11 @@ impl SlowStream {
             format!("GET /v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
         socket.write_all(request.as_bytes()).await.unwrap();
         let text = String::new();
-        let mut stream = Self { socket, text };
+        let mut stream = Self {
+            socket,
+            text,
+            _server: server,
+        };
         let head = stream.block("\r\n\r\n").await;
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
         assert_eq!(stream.next().await.name, "", "the first heartbeat");

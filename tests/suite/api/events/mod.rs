@@ -89,7 +89,7 @@ impl Stream {
         loop {
             if let Some((block, rest)) = self.text.split_once("\n\n") {
                 let seen = Seen::parse(block);
-                self.text = rest.to_owned();
+                self.text = rest.into();
                 return Some(seen);
             }
             let chunk = within("an event", self.response.chunk()).await.unwrap()?;
