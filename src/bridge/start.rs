@@ -106,18 +106,15 @@ impl Bridge {
             let (sender, queue) = mpsc::channel(store.queue_messages_max.get());
             queues.push(sender);
             let receipts_max = message.receipts_participants_max;
+            let (told, marked) = (commits.clone(), marks.clone());
             writers.push(Writer {
                 database: Database::new(options.clone(), &store, metrics.clone()),
                 queue,
                 typists: Typists::new(&presence, receipts_max),
-                told: Told::new(
-                    commits.clone(),
-                    receipts_max,
-                    marks.clone(),
-                    metrics.clone(),
-                ),
+                told: Told::new(told, receipts_max, marked, metrics.clone()),
                 config: store.clone(),
                 participants_max: message.participants_max,
+                reactions_max: message.reactions_max,
                 metrics: metrics.clone(),
             });
         }
@@ -132,6 +129,7 @@ impl Bridge {
             writers: queues.clone(),
             commits: commits.clone(),
             interval: store.relay_interval,
+            metrics: metrics.clone(),
         };
         let patches = Patches {
             pool: pool.clone(),
@@ -171,9 +169,9 @@ impl Bridge {
             presence,
             metrics,
             rates,
+            message,
             turns: Turns::default(),
             requests: Requests::new(opened),
-            participants_max: message.participants_max,
             history_depth: conversation.history_depth.entries(),
             patience,
             node,

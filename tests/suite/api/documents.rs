@@ -1,17 +1,35 @@
 //! The document of the API: everything is in it, and nothing else.
 
+use std::collections::HashMap;
+
+use homing::{
+    config::{Config, Overrides},
+    domain::envelope::ContentLimits,
+};
 use reqwest::Method;
 use serde_json::Value;
 use sqlx::PgPool;
 
 use super::{Api, answer};
 
+/// As it is with the settings that nobody has changed.
+fn document() -> Value {
+    let config = Config::load(None, HashMap::new(), Overrides::default()).unwrap();
+    let message = config.message;
+    let limits = ContentLimits {
+        bytes_max: message.bytes_max,
+        mentions_max: message.mentions_max.into(),
+        attachments_max: message.attachments_max.into(),
+    };
+    homing::api::document(limits, message.reactions_max)
+}
+
 #[sqlx::test(migrator = "homing::store::MIGRATOR")]
 async fn the_document_names_every_route(pool: PgPool) {
     let api = Api::start(pool).await;
     let shown = answer(api.request(Method::GET, "/v1/openapi.json")).await;
     assert_eq!(shown.status, 200, "without a token");
-    assert_eq!(shown.body, homing::api::document());
+    assert_eq!(shown.body, document());
     assert_eq!(shown.body["openapi"], "3.1.0");
     let paths = shown.body["paths"].as_object().unwrap();
     for operation in homing::bridge::operations::all() {
@@ -39,6 +57,23 @@ async fn the_document_names_every_route(pool: PgPool) {
     }
 }
 
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn the_document_names_the_bounds_of_messages(pool: PgPool) {
+    let settings = [
+        ("HOMING__MESSAGE__REACTIONS_MAX", "2"),
+        ("HOMING__MESSAGE__MENTIONS_MAX", "3"),
+        ("HOMING__MESSAGE__ATTACHMENTS_MAX", "1"),
+    ];
+    let api = Api::start_with(pool, &settings).await;
+    let document = answer(api.request(Method::GET, "/v1/openapi.json")).await;
+    let send = &document.body["paths"]["/v1/conversations/{conversation}/messages"]["post"];
+    let members = &send["requestBody"]["content"]["application/json"]["schema"]["properties"];
+    assert_eq!(members["mentions"]["maxItems"], 3);
+    assert_eq!(members["attachments"]["maxItems"], 1);
+    let described = members["type"]["description"].as_str().unwrap();
+    assert!(described.contains("at most 2 sorts"), "{described}");
+}
+
 /// Goal: whoever reads it finds what it refers to.
 #[test]
 fn every_reference_of_the_document_leads_somewhere() {
@@ -55,6 +90,6 @@ fn every_reference_of_the_document_leads_somewhere() {
             _ => {}
         }
     }
-    let document = homing::api::document();
+    let document = document();
     walk(&document, &document);
 }

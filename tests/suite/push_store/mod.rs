@@ -202,7 +202,7 @@ impl Scene {
             sender_device: None,
             content,
         };
-        let appended = changes::append_changes(&mut self.conn, &[retraction])
+        let appended = changes::append_changes(&mut self.conn, &[retraction], 50)
             .await
             .unwrap();
         assert!(matches!(appended[0].outcome, Outcome::Stored { .. }));
