@@ -135,12 +135,31 @@ pub struct AuthConfig {
 #[serde(deny_unknown_fields)]
 pub struct MessageConfig {
     pub bytes_max: usize,
+    pub reactions_max: u16,
+    pub mentions_max: u16,
+    pub attachments_max: u16,
     pub participants_max: usize,
     pub receipts_participants_max: usize,
     #[serde(with = "humantime_serde")]
     pub erase_interval: Duration,
     #[serde(with = "humantime_serde")]
     pub receipts_interval: Duration,
+}
+
+impl MessageConfig {
+    /// What must hold for the settings: each is stored, and asked for, with its message.
+    fn check(&self) -> Result<(), String> {
+        for (name, count, most) in [
+            ("reactions_max", self.reactions_max, 1000),
+            ("mentions_max", self.mentions_max, 1000),
+            ("attachments_max", self.attachments_max, 100),
+        ] {
+            if count > most {
+                return Err(format!("message.{name} must lie between 0 and {most}"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What users are told of their inboxes.
@@ -276,6 +295,7 @@ impl Config {
         {
             return Err("mqtt.keep_alive_max must lie between 1s and 65535s".to_owned());
         }
+        self.message.check()?;
         self.presence.check()?;
         self.attachments.check()?;
         if let Some(wrong) = self.http.cors_origins.iter().find(|text| !is_origin(text)) {
@@ -378,6 +398,13 @@ mod tests {
             ),
             ("HOMING__PRESENCE__WATCH_TTL", "999ms", "at least 1s"),
             ("HOMING__HTTP__EVENTS_HEARTBEAT", "0s", "events_heartbeat"),
+            (
+                "HOMING__MESSAGE__REACTIONS_MAX",
+                "1001",
+                "message.reactions_max must lie between 0 and 1000",
+            ),
+            ("HOMING__MESSAGE__MENTIONS_MAX", "1001", "mentions_max"),
+            ("HOMING__MESSAGE__ATTACHMENTS_MAX", "101", "attachments_max"),
         ] {
             let error = load(&[(key, value)]).unwrap_err().to_string();
             assert!(error.contains(says), "{key}: {error}");

@@ -19,7 +19,7 @@ pub(super) async fn send(
 ) -> Result<Response, ApiError> {
     state.bridge.rates().message(caller.user, caller.is_admin)?;
     let key = idempotency_key(&headers)?;
-    let content = Content::from_json(&body, state.message_bytes_max)?;
+    let content = Content::from_json(&body, state.bridge.content_limits())?;
     let key = key.map(|key| (key, &body[..]));
     let sent = state.bridge.send_once(&caller, conversation, content, key);
     Ok(response(&sent.await))

@@ -41,8 +41,8 @@ pub struct ApiState {
     pub registry: Arc<Registry>,
     pub readiness: Readiness,
     pub http: HttpConfig,
-    /// The largest message, as over MQTT: `message.bytes_max`.
-    pub message_bytes_max: usize,
+    /// What `/v1/openapi.json` answers.
+    document: Arc<str>,
     /// Ends the streams of events.
     stop: CancellationToken,
     streams: Arc<Streams>,
@@ -60,6 +60,7 @@ impl ApiState {
         stop: CancellationToken,
     ) -> Self {
         let http = config.http.clone();
+        let document = document(bridge.content_limits(), bridge.reactions_max());
         let streams = Streams::new(http.events_max, http.events_per_user_max);
         Self {
             bridge,
@@ -67,7 +68,7 @@ impl ApiState {
             registry: Arc::new(registry),
             readiness,
             http,
-            message_bytes_max: config.message.bytes_max,
+            document: document.to_string().into(),
             stop,
             streams: Arc::new(streams),
         }

@@ -1,39 +1,35 @@
 //! `GET /v1/openapi.json`: the API for programs (OpenAPI 3.1), made from the table of operations.
 
-use std::sync::LazyLock;
-
 use axum::{
+    extract::State,
     http::{HeaderMap, header},
     response::{IntoResponse as _, Response},
 };
 use schemars::{Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::conditions;
+use super::{ApiState, conditions};
 use crate::{
     bridge::operations::{self, Method, Operation, Sent},
     domain::{
-        envelope::{KIND_RETRACT, KIND_TEXT},
+        envelope::{ContentLimits, KIND_RETRACT, KIND_TEXT},
         ids::ConversationId,
         problem::{PROBLEM_KINDS, ProblemKind},
     },
 };
 
-static DOCUMENT: LazyLock<String> = LazyLock::new(|| document().to_string());
-
 /// `GET /v1/openapi.json`
-pub(super) async fn show(headers: HeaderMap) -> Response {
+pub(super) async fn show(State(state): State<ApiState>, headers: HeaderMap) -> Response {
+    let document = &state.document;
     let json = [(header::CONTENT_TYPE, "application/json")];
-    conditions::tagged(
-        &headers,
-        &DOCUMENT,
-        (json, DOCUMENT.as_str()).into_response(),
-    )
+    let answer = (json, document.to_string()).into_response();
+    conditions::tagged(&headers, document, answer)
 }
 
-/// The whole document.
+/// The whole document. Messages are bounded by `limits`, each with at most `reactions_max`
+/// sorts of reactions.
 #[must_use]
-pub fn document() -> Value {
+pub fn document(limits: ContentLimits, reactions_max: u16) -> Value {
     let mut writer = Writer::new();
     let mut paths = Map::new();
     for operation in operations::all() {
@@ -45,7 +41,7 @@ pub fn document() -> Value {
             described,
         );
     }
-    let send = writer.send();
+    let send = writer.send(&envelope(limits, reactions_max));
     let path = "/conversations/{conversation}/messages";
     add(&mut paths, path, "post", send);
     add(&mut paths, "/events", "get", events());
@@ -192,7 +188,7 @@ impl Writer {
     }
 
     /// What stands in no table, since over MQTT it is a PUBLISH.
-    fn send(&mut self) -> Value {
+    fn send(&mut self, envelope: &Value) -> Value {
         let sent = self.answers.subschema_for::<Sent>();
         let conversation = self.arguments.subschema_for::<ConversationId>();
         let answer = |description| json!({"description": description, "content": {"application/json": {"schema": sent}}});
@@ -213,7 +209,7 @@ impl Writer {
             ],
             "requestBody": {
                 "required": true,
-                "content": {"application/json": {"schema": envelope()}},
+                "content": {"application/json": {"schema": envelope}},
             },
             "responses": responses,
         })
@@ -359,8 +355,22 @@ fn idempotency_key() -> Value {
     })
 }
 
-fn envelope() -> Value {
+fn envelope(limits: ContentLimits, reactions_max: u16) -> Value {
     let sequence = json!({"type": "integer", "minimum": 1, "maximum": i64::MAX});
+    let changes = format!(
+        "`text` or what the application defines; `edit`, `retract` and `reaction` change another one. A message has at most {reactions_max} sorts of reactions."
+    );
+    let list = |items_max: usize, items: Value, description: &str| json!({"type": ["array", "null"], "maxItems": items_max, "items": items, "description": description});
+    let user = json!({"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[^+#/\\u0000-\\u001f\\u007f-\\u009f]+$"});
+    let file = json!({
+        "type": "object",
+        "required": ["id", "size", "content_type"],
+        "properties": {
+            "id": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]+$"},
+            "size": {"type": "integer", "minimum": 0, "maximum": 1_u64 << 53},
+            "content_type": {"type": "string", "pattern": "^[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}$"},
+        },
+    });
     json!({
         "type": "object",
         "description": "What is sent; members that are not named here are kept and delivered as they are.",
@@ -372,11 +382,13 @@ fn envelope() -> Value {
         ],
         "properties": {
             "id": {"type": "string", "minLength": 1, "maxLength": 64, "description": "Chosen by the sender, kept when the message is repeated."},
-            "type": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^(?!homing\\.)[^\\u0000-\\u001f\\u007f-\\u009f]+$", "default": KIND_TEXT, "description": "What the application defines; `edit`, `retract` and `reaction` change another one."},
+            "type": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^(?!homing\\.)[^\\u0000-\\u001f\\u007f-\\u009f]+$", "default": KIND_TEXT, "description": changes},
             "body": {"description": "Any JSON. It has this or `bytes`; a `retract` has neither."},
             "bytes": {"type": "string", "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$", "description": "Base64, in place of `body`."},
             "reply_to": sequence,
             "ref": sequence,
+            "mentions": list(limits.mentions_max, user, "Users who are told although they muted the conversation."),
+            "attachments": list(limits.attachments_max, file, "Files that lie elsewhere."),
         },
     })
 }

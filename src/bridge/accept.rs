@@ -75,6 +75,7 @@ pub(super) struct Writer {
     pub(super) typists: Typists,
     pub(super) config: StoreConfig,
     pub(super) participants_max: usize,
+    pub(super) reactions_max: u16,
     pub(super) metrics: BridgeMetrics,
 }
 
@@ -277,7 +278,7 @@ impl Writer {
     async fn try_commit(&mut self, part: &[NewMessage]) -> Result<Vec<Appended>, StoreError> {
         let conn = self.database.conn().await?;
         if part.iter().any(|message| message.content.is_change()) {
-            changes::append_changes(conn, part).await
+            changes::append_changes(conn, part, self.reactions_max).await
         } else {
             messages::append_batch(conn, part).await
         }

@@ -157,7 +157,7 @@ impl Batch {
         answers: &[Result<Appended, Refusal>],
         is_uncertain: bool,
     ) -> Vec<Commit> {
-        let commits = commits(&self.messages, answers, is_uncertain);
+        let commits = commits(&self.messages, answers, is_uncertain, Instant::now().into());
         for waiting in self.waiting {
             let verdict = verdict(&answers[waiting.place]).map(|mut accepted| {
                 accepted.is_duplicate |= waiting.is_repeat;
@@ -173,6 +173,7 @@ fn commits(
     messages: &[NewMessage],
     answers: &[Result<Appended, Refusal>],
     is_uncertain: bool,
+    now: std::time::Instant,
 ) -> Vec<Commit> {
     let mut commits: Vec<Commit> = Vec::new();
     let mut places: HashMap<ConversationId, usize> = HashMap::new();
@@ -197,7 +198,7 @@ fn commits(
                     message.sender_device,
                     entry_json(stamp, &message.content),
                 );
-                (sequence.get(), Some(Arc::new(entry)))
+                (sequence.get(), Some(Arc::new(entry.committed(now))))
             }
             Outcome::Duplicate { sequence } if is_uncertain => (sequence.get(), None),
             _ => continue,

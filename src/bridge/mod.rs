@@ -44,7 +44,9 @@ use tokio::{
 };
 
 use crate::{
+    config::MessageConfig,
     domain::{
+        envelope::ContentLimits,
         ids::{ConversationId, DeviceId, UserId},
         message::{NewMessage, Sequence},
         receipt::Report,
@@ -83,9 +85,9 @@ struct Inner {
     presence: Arc<Presence>,
     metrics: BridgeMetrics,
     rates: Rates,
+    message: MessageConfig,
     turns: Turns,
     requests: Requests,
-    participants_max: usize,
     /// How many earlier entries newcomers of a new group may see; none is all of them.
     history_depth: Option<i64>,
     /// How long a connection waits for the store at its begin and its end.
@@ -115,7 +117,7 @@ pub enum Refusal {
     Silenced,
     #[error("you may not write to this conversation: the other one does not want to hear of you")]
     Blocked,
-    #[error("there is no such message; `ref` is the sequence of one that you see")]
+    #[error("there is no such message; `ref` and `reply_to` are sequences that you see")]
     NoMessage,
     #[error("the message is not yours: edit your own; owners and admins also retract")]
     NotAuthor,
@@ -269,8 +271,25 @@ impl Bridge {
         &self.0.pool
     }
 
+    /// How large a message may be.
+    #[must_use]
+    pub fn content_limits(&self) -> ContentLimits {
+        let message = &self.0.message;
+        ContentLimits {
+            bytes_max: message.bytes_max,
+            mentions_max: message.mentions_max.into(),
+            attachments_max: message.attachments_max.into(),
+        }
+    }
+
+    /// How many sorts of reactions one message may have.
+    #[must_use]
+    pub fn reactions_max(&self) -> u16 {
+        self.0.message.reactions_max
+    }
+
     pub(crate) fn participants_max(&self) -> usize {
-        self.0.participants_max
+        self.0.message.participants_max
     }
 
     fn requests(&self) -> &Requests {

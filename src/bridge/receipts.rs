@@ -100,7 +100,12 @@ impl Receipts {
 
     /// A device has acknowledged these, in order. Without a `device` only the user's own
     /// position moves: its session ends with the connection.
-    pub fn settled(&self, user: UserId, device: Option<DeviceId>, positions: &[Position]) {
+    pub fn settled(
+        &self,
+        user: UserId,
+        device: Option<DeviceId>,
+        positions: impl Iterator<Item = Position>,
+    ) {
         let mut gathered = self.lock();
         for position in positions {
             let delivered = position.sequence.get();

@@ -7,12 +7,16 @@
 use std::{sync::Arc, time::Duration};
 
 use sqlx::PgPool;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Writers, accept::Work, commits::Commits};
-use crate::store::{
-    StoreError,
-    outbox::{self, Row},
+use crate::{
+    store::{
+        StoreError,
+        outbox::{self, Row},
+    },
+    telemetry::metrics::BridgeMetrics,
 };
 
 /// The relay's name among the consumers of the outbox.
@@ -26,6 +30,7 @@ pub(super) struct Relay {
     pub(super) writers: Writers,
     pub(super) commits: Arc<Commits>,
     pub(super) interval: Duration,
+    pub(super) metrics: BridgeMetrics,
 }
 
 impl Relay {
@@ -53,7 +58,14 @@ impl Relay {
     }
 
     async fn try_batch(&self) -> Result<usize, StoreError> {
-        let mut conn = self.pool.acquire().await?;
+        let asked = Instant::now();
+        let conn = self.pool.acquire().await;
+        let waited = asked.elapsed().as_secs_f64();
+        self.metrics.pool_wait_seconds.observe(waited);
+        let mut conn = conn?;
+        let age = outbox::oldest_age(&mut conn, CONSUMER).await?;
+        let age = age.unwrap_or_default().as_secs_f64();
+        self.metrics.outbox_age_seconds.set(age);
         let rows = outbox::read(&mut conn, CONSUMER, ROWS_MAX).await?;
         for row in &rows {
             self.relay(row).await;

@@ -109,6 +109,7 @@ impl Bridge {
             writers: queues.clone(),
             commits: commits.clone(),
             interval: store.relay_interval,
+            metrics: metrics.clone(),
         };
         let patches = Patches {
             pool: pool.clone(),
@@ -148,9 +149,9 @@ impl Bridge {
             presence,
             metrics,
             rates,
+            message,
             turns: Turns::default(),
             requests: Requests::new(opened),
-            participants_max: message.participants_max,
             history_depth: conversation.history_depth.entries(),
             patience,
             node,
@@ -186,6 +187,7 @@ impl Parts {
                 receipts: receipts.clone(),
                 config: self.store.clone(),
                 participants_max: self.message.participants_max,
+                reactions_max: self.message.reactions_max,
                 metrics,
             });
         }

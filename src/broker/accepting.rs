@@ -61,7 +61,7 @@ impl<S> Connection<S> {
         payload: &Bytes,
         now: Instant,
     ) {
-        let content = match Content::from_json(payload, self.shared.message_bytes_max) {
+        let content = match Content::from_json(payload, self.shared.bridge.content_limits()) {
             Ok(content) => content,
             Err(error) => {
                 let topic = format!("c/{conversation}/send");

@@ -68,6 +68,14 @@ pub(super) struct Connection<S> {
     /// Since when the device takes nothing of what waits for it.
     stalled_since: Option<Instant>,
     ended: Option<DisconnectCause>,
+    shown: Shown,
+}
+
+/// What the metrics hold of one connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Shown {
+    in_flight: i64,
+    behind: i64,
 }
 
 impl Broker {
@@ -141,6 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             timer: Box::pin(tokio::time::sleep(std::time::Duration::ZERO)),
             stalled_since: None,
             ended: None,
+            shown: Shown::default(),
         });
         (place, connection)
     }
@@ -164,13 +173,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn close(mut self: Box<Self>) {
         let bridge = &self.shared.bridge;
         bridge.commits().unsubscribe(self.held.user, &self.mailbox);
-        let at_millis = handshake::now().unix_millis;
-        self.settle();
+        let now = handshake::now();
+        self.settle(now.instant);
+        self.show(Shown::default());
         let expiry_seconds = self.session.session_expiry_seconds();
         let inflight = inflight(self.session.unsettled());
         let bridge = &self.shared.bridge;
         bridge
-            .close_session(self.held, at_millis, expiry_seconds, inflight)
+            .close_session(self.held, now.unix_millis, expiry_seconds, inflight)
             .await;
         tracing::debug!(user = %self.subject, device = self.held.device.0, "disconnected");
     }
@@ -191,7 +201,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             has_moved |= self.poll_read(cx, now).is_ready();
             self.perform(now);
             has_moved |= self.poll_write(cx, now).is_ready();
-            self.settle();
+            self.settle(now);
+            self.show(Shown {
+                in_flight: i64::try_from(self.session.in_flight()).unwrap_or(i64::MAX),
+                behind: self.session.is_behind().into(),
+            });
             if let Some(cause) = self.ended.take() {
                 return Poll::Ready(cause);
             }
@@ -391,18 +405,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Cursors move with what the device has acknowledged, in order.
-    fn settle(&mut self) {
+    fn settle(&mut self, now: Instant) {
         if let Some(settled) = self.session.poll_settled() {
-            self.shared.metrics.deliveries.inc_by(settled.len() as u64);
+            let metrics = &self.shared.metrics;
+            metrics.deliveries.inc_by(settled.len() as u64);
+            for at in settled.iter().filter_map(|settled| settled.committed_at) {
+                let since = now.saturating_duration_since(at);
+                metrics
+                    .commit_to_puback_seconds
+                    .observe(since.as_secs_f64());
+            }
             let device = self.session.is_persistent().then_some(self.held.device);
-            self.shared
-                .bridge
-                .receipts()
-                .settled(self.held.user, device, &settled);
+            let positions = settled.into_iter().map(|settled| settled.position);
+            let receipts = self.shared.bridge.receipts();
+            receipts.settled(self.held.user, device, positions);
         }
         let dropped = self.session.take_events_dropped();
         if dropped > 0 {
             self.shared.metrics.events_dropped.inc_by(dropped.into());
+        }
+    }
+
+    /// Moves the gauges by what has changed since the last call.
+    fn show(&mut self, shown: Shown) {
+        let before = std::mem::replace(&mut self.shown, shown);
+        if before != shown {
+            let metrics = &self.shared.metrics;
+            metrics.in_flight.inc_by(shown.in_flight - before.in_flight);
+            metrics.sessions_behind.inc_by(shown.behind - before.behind);
         }
     }
 

@@ -38,7 +38,6 @@ pub(crate) struct Shared {
     hub: Hub,
     limits: Arc<Limits>,
     config: MqttConfig,
-    message_bytes_max: usize,
     /// How long a request on `q/` may take, as one over REST.
     request_timeout: Duration,
     /// The clock difference forgiven to tokens, while connected as at CONNECT.
@@ -72,7 +71,6 @@ impl Broker {
             hub: Hub::default(),
             limits: Arc::new(limits(config)),
             config: mqtt.clone(),
-            message_bytes_max: config.message.bytes_max,
             request_timeout: config.http.request_timeout,
             leeway: config.auth.leeway,
             metrics,

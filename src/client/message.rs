@@ -179,7 +179,13 @@ pub(super) fn content_json(content: &Content) -> Result<Bytes, serde_json::Error
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::envelope;
+    use crate::domain::envelope::{self, ContentLimits};
+
+    const LIMITS: ContentLimits = ContentLimits {
+        bytes_max: 1024,
+        mentions_max: 1,
+        attachments_max: 0,
+    };
 
     const TOPIC: &str = "c/AZjzwgAAcACAAAAAAAAAAQ/messages";
 
@@ -199,15 +205,15 @@ mod tests {
             r#"{"id":"1","type":"retract","ref":41}"#,
             r#"{"id":"1","type":"reaction","ref":41,"body":{"key":"x"}}"#,
         ] {
-            let content = Content::from_json(sent.as_bytes(), 1024).unwrap();
+            let content = Content::from_json(sent.as_bytes(), LIMITS).unwrap();
             let json = content_json(&content).unwrap();
-            assert_eq!(Content::from_json(&json, 1024).unwrap(), content);
+            assert_eq!(Content::from_json(&json, LIMITS).unwrap(), content);
         }
     }
 
     #[test]
     fn a_body_that_is_no_json_is_not_sent() {
-        let mut content = Content::from_json(br#"{"id":"1","body":1}"#, 1024).unwrap();
+        let mut content = Content::from_json(br#"{"id":"1","body":1}"#, LIMITS).unwrap();
         content.body = Bytes::from_static(b"hello");
         assert!(content_json(&content).is_err());
     }
@@ -220,7 +226,7 @@ mod tests {
             from: &from,
             at_millis: 5,
         };
-        let content = Content::from_json(br#"{"id":"1","body":"hi"}"#, 1024).unwrap();
+        let content = Content::from_json(br#"{"id":"1","body":"hi"}"#, LIMITS).unwrap();
         let entry = entry(envelope::entry_json(stamp, &content));
         assert_eq!(entry.position.sequence, Sequence::FIRST);
         let (from, kind, body) = ("alice".to_owned(), "text".to_owned(), "\"hi\"".to_owned());

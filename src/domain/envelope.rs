@@ -49,7 +49,7 @@ use super::{
     message::{Content, Format, Sequence},
 };
 
-pub use members::{ATTACHMENTS_MAX, MENTIONS_MAX, REACTION_KEY_BYTES_MAX};
+pub use members::REACTION_KEY_BYTES_MAX;
 pub use reading::{EnvelopeError, KIND_BYTES_MAX};
 
 /// The `type` of a message that names none.
@@ -62,6 +62,17 @@ pub const KIND_RETRACT: &str = "retract";
 pub const KIND_REACTION: &str = "reaction";
 /// The `type` of the entries that the server writes when participants come and go.
 pub const KIND_MEMBERSHIP: &str = "homing.membership";
+
+/// How large a message may be.
+#[derive(Clone, Copy, Debug)]
+pub struct ContentLimits {
+    /// The whole payload.
+    pub bytes_max: usize,
+    /// Users that one message mentions.
+    pub mentions_max: usize,
+    /// Files that one message refers to.
+    pub attachments_max: usize,
+}
 
 /// What the server adds to a message when it stores it.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,9 @@
 //! Messages: what a sender hands over, and what the log holds.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -167,6 +170,8 @@ pub struct LogEntry {
     pub sender_device: Option<DeviceId>,
     /// The JSON of `c/{cid}/messages`, the same over MQTT and REST.
     pub payload: Bytes,
+    /// When this process committed it; none if it was read from the log.
+    pub committed_at: Option<Instant>,
     /// The same as CBOR, once somebody wants it.
     cbor: OnceLock<Bytes>,
 }
@@ -180,8 +185,16 @@ impl LogEntry {
             position,
             sender_device,
             payload,
+            committed_at: None,
             cbor,
         }
+    }
+
+    /// Says that this process has just committed it.
+    #[must_use]
+    pub fn committed(mut self, at: Instant) -> Self {
+        self.committed_at = Some(at);
+        self
     }
 
     /// The payload as CBOR, encoded for the first of those that receive it so.
@@ -191,7 +204,7 @@ impl LogEntry {
     }
 }
 
-/// The CBOR follows from the rest.
+/// The CBOR follows from the rest, and the moment is none of the entry's.
 impl PartialEq for LogEntry {
     fn eq(&self, other: &Self) -> bool {
         (self.position, self.sender_device, &self.payload)

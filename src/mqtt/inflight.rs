@@ -8,7 +8,7 @@
 //! A device may acknowledge in any order. Messages settle in the order they were sent, so
 //! a restart can repeat a message but can never skip one.
 
-use std::{collections::VecDeque, num::NonZeroU16};
+use std::{collections::VecDeque, num::NonZeroU16, time::Instant};
 
 use super::packet::PacketId;
 use crate::domain::{ids::ConversationId, message::Position};
@@ -28,7 +28,16 @@ pub struct Inflight {
 struct Delivery {
     packet_id: Option<PacketId>,
     position: Position,
+    committed_at: Option<Instant>,
     is_acknowledged: bool,
+}
+
+/// What a device has acknowledged, and all before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    pub position: Position,
+    /// When it was committed, if it went out live and was acknowledged.
+    pub committed_at: Option<Instant>,
 }
 
 /// How a message goes out.
@@ -79,8 +88,9 @@ impl Inflight {
         self.deliveries.is_empty()
     }
 
-    /// Puts a message in flight. Ask [`Inflight::has_room`] before.
-    pub fn send(&mut self, position: Position) -> Sent {
+    /// Puts a message in flight; `committed_at` is known if it is live. Ask
+    /// [`Inflight::has_room`] before.
+    pub fn send(&mut self, position: Position, committed_at: Option<Instant>) -> Sent {
         let before = self
             .interrupted
             .iter()
@@ -107,6 +117,7 @@ impl Inflight {
         self.deliveries.push_back(Delivery {
             packet_id,
             position,
+            committed_at,
             is_acknowledged,
         });
         sent
@@ -120,6 +131,7 @@ impl Inflight {
         self.deliveries.push_back(Delivery {
             packet_id: None,
             position,
+            committed_at: None,
             is_acknowledged: true,
         });
     }
@@ -140,10 +152,12 @@ impl Inflight {
     }
 
     /// The next message that has settled, oldest first.
-    pub fn settle(&mut self) -> Option<Position> {
-        self.deliveries
-            .pop_front_if(|head| head.is_acknowledged)
-            .map(|head| head.position)
+    pub fn settle(&mut self) -> Option<Settled> {
+        let head = self.deliveries.pop_front_if(|head| head.is_acknowledged)?;
+        Some(Settled {
+            position: head.position,
+            committed_at: head.committed_at,
+        })
     }
 
     /// What a later connection must know, oldest first: what is not settled, with its
@@ -202,6 +216,11 @@ mod tests {
         Inflight::new(NonZeroU16::new(size).unwrap(), Vec::new())
     }
 
+    fn settle(inflight: &mut Inflight) -> Vec<Position> {
+        let settled = std::iter::from_fn(|| inflight.settle());
+        settled.map(|settled| settled.position).collect()
+    }
+
     fn packet_of(sent: Sent) -> PacketId {
         match sent {
             Sent::As { packet_id, .. } => packet_id,
@@ -220,14 +239,14 @@ mod tests {
         ) {
             let mut inflight = window(32);
             let packets: Vec<_> =
-                (1..=32).map(|number| packet_of(inflight.send(position(number)))).collect();
+                (1..=32).map(|number| packet_of(inflight.send(position(number), None))).collect();
 
             let (first, pending) = order.split_at(acknowledged);
             let mut settled = Vec::new();
             for &number in first {
                 let packet = packets[usize::try_from(number - 1).unwrap()];
                 inflight.acknowledge(packet).unwrap();
-                settled.extend(std::iter::from_fn(|| inflight.settle()));
+                settled.extend(settle(&mut inflight));
             }
 
             let oldest_pending = pending.iter().copied().min().unwrap_or(33);
@@ -247,14 +266,14 @@ mod tests {
         let mut inflight = Inflight::new(NonZeroU16::new(8).unwrap(), interrupted);
 
         assert_eq!(
-            inflight.send(position(1)),
+            inflight.send(position(1), None),
             Sent::As {
                 packet_id: seven,
                 is_repeated: true
             }
         );
-        assert_eq!(inflight.send(position(2)), Sent::Already);
-        let fresh = inflight.send(position(9));
+        assert_eq!(inflight.send(position(2), None), Sent::Already);
+        let fresh = inflight.send(position(9), None);
         assert_eq!(
             fresh,
             Sent::As {
@@ -264,21 +283,21 @@ mod tests {
         );
 
         inflight.acknowledge(seven).unwrap();
-        let settled: Vec<_> = std::iter::from_fn(|| inflight.settle()).collect();
+        let settled = settle(&mut inflight);
         assert_eq!(settled, [position(1), position(2)]);
     }
 
     #[test]
     fn a_packet_is_acknowledged_once() {
         let mut inflight = window(2);
-        let first = packet_of(inflight.send(position(1)));
-        packet_of(inflight.send(position(2)));
+        let first = packet_of(inflight.send(position(1), None));
+        packet_of(inflight.send(position(2), None));
         assert!(!inflight.has_room());
         let second = PacketId::new(2).unwrap();
         inflight.acknowledge(second).unwrap();
         assert_eq!(inflight.acknowledge(second), Err(NotInFlight(second)));
         assert_eq!(inflight.settle(), None);
         inflight.acknowledge(first).unwrap();
-        assert_eq!(inflight.settle(), Some(position(1)));
+        assert_eq!(settle(&mut inflight), [position(1), position(2)]);
     }
 }

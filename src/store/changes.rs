@@ -8,17 +8,16 @@ use super::{
 };
 use crate::domain::message::{NewMessage, Reaction};
 
-/// The most sorts of reactions to one message, all users together.
-pub const REACTION_KEYS_MAX: i64 = 50;
-
 /// Appends changes, each of which names a message of its conversation, one after the other;
-/// the answers have the order of the batch.
+/// the answers have the order of the batch. One message has at most `reactions_max` sorts of
+/// reactions, all users together.
 ///
 /// Call it inside a transaction and acknowledge the senders after the commit. No change may
 /// repeat another one of the same batch.
 pub async fn append_changes(
     conn: &mut PgConnection,
     batch: &[NewMessage],
+    reactions_max: u16,
 ) -> Result<Vec<Appended>, StoreError> {
     let columns = Columns::of(batch);
     let reactions: Vec<_> = batch
@@ -55,7 +54,7 @@ pub async fn append_changes(
         &columns.mentions[..] as &[Option<String>],
         &keys[..] as &[Option<&str>],
         &removals[..],
-        REACTION_KEYS_MAX,
+        i64::from(reactions_max),
     )
     .fetch_all(conn)
     .await?;

@@ -35,7 +35,7 @@ pub enum Outcome {
     Silenced,
     /// The other one of a direct conversation has blocked the sender.
     Blocked,
-    /// There is no such message to change, or none that the sender sees.
+    /// There is no such message to change or to answer, or none that the sender sees.
     NoMessage,
     /// The message is somebody else's.
     NotAuthor,

@@ -185,6 +185,24 @@ pub async fn next_in(
     }))
 }
 
+/// How old the oldest row is that a consumer has not read, be it one that may not be read yet;
+/// none if it has read all.
+pub async fn oldest_age(
+    conn: &mut PgConnection,
+    consumer: &str,
+) -> Result<Option<Duration>, StoreError> {
+    let millis = sqlx::query_scalar!(
+        r#"select (extract(epoch from clock_timestamp() - o.created_at) * 1000)::bigint as "millis!"
+           from outbox o
+           where (o.xid, o.id) > (select c.xid, c.id from outbox_consumers c where c.name = $1)
+           order by o.xid, o.id limit 1"#,
+        consumer,
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(millis.map(|millis| Duration::from_millis(millis.max(0).unsigned_abs())))
+}
+
 /// Keeps other nodes from reading as this consumer until the end of the transaction; false if
 /// one of them does already. The first call registers the consumer.
 pub async fn hold(conn: &mut PgConnection, consumer: &str) -> Result<bool, StoreError> {

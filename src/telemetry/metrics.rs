@@ -6,6 +6,8 @@
 
 mod push;
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -21,6 +23,14 @@ pub use push::{
 const COMMIT_BUCKETS_SECONDS: [f64; 11] = [
     0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0,
 ];
+/// Upper bounds in seconds. A network of phones takes tenths of a second; a window that is full,
+/// minutes.
+const PUBACK_BUCKETS_SECONDS: [f64; 15] = [
+    0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0,
+];
+/// Upper bounds in seconds. The longest wait is `store.acquire_timeout`, five seconds.
+const POOL_WAIT_BUCKETS_SECONDS: [f64; 10] =
+    [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
 /// Upper bounds in messages.
 const BATCH_BUCKETS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
@@ -51,6 +61,8 @@ pub struct BridgeMetrics {
     pub batch_messages: Histogram,
     pub store_failures: Counter,
     pub relayed: Counter,
+    pub outbox_age_seconds: Gauge<f64, AtomicU64>,
+    pub pool_wait_seconds: Histogram,
     pub receipts_dropped: Counter,
     pub events_dropped: Counter,
     pub presence_told: Counter,
@@ -71,7 +83,7 @@ pub struct LimitedLabels {
 pub enum LimitedKind {
     /// Answered with 429.
     Request,
-    /// Answered with 429, or its socket waited.
+    /// Answered with 429, or the socket that it came on is not read for a while.
     Message,
 }
 
@@ -95,6 +107,8 @@ impl BridgeMetrics {
             batch_messages: Histogram::new(BATCH_BUCKETS),
             store_failures: Counter::default(),
             relayed: Counter::default(),
+            outbox_age_seconds: Gauge::default(),
+            pool_wait_seconds: Histogram::new(POOL_WAIT_BUCKETS_SECONDS),
             receipts_dropped: Counter::default(),
             events_dropped: Counter::default(),
             presence_told: Counter::default(),
@@ -129,6 +143,18 @@ impl BridgeMetrics {
             "relayed",
             "Commits whose notice came from the outbox and not from their writer",
             metrics.relayed.clone(),
+        );
+        registry.register_with_unit(
+            "outbox_age",
+            "Age of the oldest commit that the relay has not read, when it last looked",
+            Unit::Seconds,
+            metrics.outbox_age_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "pool_wait",
+            "Time the relay waited for a connection of the pool, which all requests share; once per store.relay_interval",
+            Unit::Seconds,
+            metrics.pool_wait_seconds.clone(),
         );
         registry.register(
             "receipts_dropped",
@@ -182,6 +208,9 @@ pub struct BrokerMetrics {
     pub disconnects: Family<DisconnectLabels, Counter>,
     pub events_dropped: Counter,
     pub deliveries: Counter,
+    pub commit_to_puback_seconds: Histogram,
+    pub in_flight: Gauge,
+    pub sessions_behind: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -234,6 +263,9 @@ impl BrokerMetrics {
             disconnects: Family::default(),
             events_dropped: Counter::default(),
             deliveries: Counter::default(),
+            commit_to_puback_seconds: Histogram::new(PUBACK_BUCKETS_SECONDS),
+            in_flight: Gauge::default(),
+            sessions_behind: Gauge::default(),
         };
         registry.register(
             "connections",
@@ -260,6 +292,88 @@ impl BrokerMetrics {
             "Messages that a device has acknowledged in order",
             metrics.deliveries.clone(),
         );
+        registry.register_with_unit(
+            "commit_to_puback",
+            "Time from the commit of a message to its acknowledgement by a device, in order; live deliveries alone, not what is read from the log",
+            Unit::Seconds,
+            metrics.commit_to_puback_seconds.clone(),
+        );
+        registry.register(
+            "in_flight",
+            "Messages sent to devices that wait for an acknowledgement",
+            metrics.in_flight.clone(),
+        );
+        registry.register(
+            "sessions_behind",
+            "Connected devices with messages not sent yet: the window is full, they read slowly, or the log is read for them",
+            metrics.sessions_behind.clone(),
+        );
         metrics
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    /// What has labels is shown once it has a value.
+    fn show_families(metrics: &Metrics) {
+        let Metrics {
+            bridge,
+            broker,
+            push,
+        } = metrics;
+        let (outcome, kind) = (PublishOutcome::Stored, LimitedKind::Request);
+        drop(bridge.publishes.get_or_create(&PublishLabels { outcome }));
+        drop(bridge.limited.get_or_create(&LimitedLabels { kind }));
+        let (outcome, cause) = (ConnectOutcome::Accepted, DisconnectCause::Client);
+        drop(broker.connects.get_or_create(&ConnectLabels { outcome }));
+        drop(
+            broker
+                .disconnects
+                .get_or_create(&DisconnectLabels { cause }),
+        );
+        let (provider, outcome) = (ProviderLabel::Apns, NotificationOutcome::Sent);
+        let labels = NotificationLabels { provider, outcome };
+        drop(push.notifications.get_or_create(&labels));
+        let reason = "other";
+        drop(
+            push.errors
+                .get_or_create(&ReasonLabels { provider, reason }),
+        );
+        drop(push.in_flight.get_or_create(&ProviderLabels { provider }));
+        drop(
+            push.breaker_open
+                .get_or_create(&ProviderLabels { provider }),
+        );
+    }
+
+    /// Goal: the table names every metric as a scrape does, and none that is gone.
+    #[test]
+    fn every_metric_is_documented() {
+        let mut registry = Registry::with_prefix("homing");
+        show_families(&Metrics::register(&mut registry));
+        let mut scraped = String::new();
+        encode(&mut scraped, &registry).unwrap();
+        let mut metrics = BTreeSet::new();
+        let mut help = "";
+        for line in scraped.lines() {
+            if let Some(text) = line.strip_prefix("# HELP ") {
+                help = text.split_once(' ').unwrap().1;
+            } else if let Some(text) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = text.split_once(' ').unwrap();
+                let total = if kind == "counter" { "_total" } else { "" };
+                metrics.insert(format!("| `{name}{total}` | {kind} | {help} |"));
+            }
+        }
+        let table = include_str!("../../docs/metrics.md");
+        let rows = table.lines().filter(|line| line.starts_with("| `homing_"));
+        let rows: BTreeSet<_> = rows.map(str::to_owned).collect();
+        let differences: Vec<_> = metrics.symmetric_difference(&rows).collect();
+        assert!(differences.is_empty(), "docs/metrics.md: {differences:#?}");
     }
 }

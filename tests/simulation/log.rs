@@ -181,7 +181,8 @@ impl Conversation {
     /// The entry that tells of it is visible to whom it is about.
     pub(crate) fn change(&mut self, user: User) {
         let content =
-            Content::from_json(br#"{"id":"m","type":"membership","body":1}"#, 99).unwrap();
+            Content::from_json(br#"{"id":"m","type":"membership","body":1}"#, crate::LIMITS)
+                .unwrap();
         let sequence = self.append(&content, None);
         let stay = self.stays.iter_mut().rev().find(|stay| stay.user == user);
         match stay.filter(|stay| stay.left.is_none()) {

@@ -20,7 +20,14 @@ mod server;
 mod wire;
 mod world;
 
+use homing::domain::envelope::ContentLimits;
 use world::World;
+
+const LIMITS: ContentLimits = ContentLimits {
+    bytes_max: 4096,
+    mentions_max: 0,
+    attachments_max: 0,
+};
 
 /// How many worlds a test run makes.
 const SEEDS: u64 = 1500;

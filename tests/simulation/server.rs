@@ -6,6 +6,7 @@ use homing::{
         topic::PublishTopic,
     },
     mqtt::{
+        inflight::Settled,
         packet::{Packet, PacketId},
         publishes::{Ticket, Verdict},
         reason::ReasonCode,
@@ -16,6 +17,7 @@ use homing::{
 use rand::Rng as _;
 
 use crate::{
+    LIMITS,
     connection::{Connection, Event, Operation},
     invariants::{Check, Tap, Watch, Who, ensure, place},
     link::take,
@@ -248,7 +250,7 @@ impl World {
                     topic: PublishTopic::Send(conversation),
                     payload,
                 } => {
-                    let content = Content::from_json(&payload, 4096).unwrap();
+                    let content = Content::from_json(&payload, LIMITS).unwrap();
                     let log = self
                         .log
                         .iter_mut()
@@ -400,7 +402,7 @@ impl World {
         let Some(tap) = &mut connection.tap else {
             return Ok(());
         };
-        for position in settled {
+        for Settled { position, .. } in settled {
             let log = self
                 .log
                 .iter()

@@ -21,6 +21,7 @@ mod kinds;
 mod last_seen;
 mod limits;
 mod membership;
+mod metrics;
 mod outage;
 mod presence;
 #[path = "../providers/mod.rs"]

@@ -362,5 +362,9 @@ async fn publishes_of_a_fast_user_wait_for_their_turn(pool: PgPool) {
     let log = broker.log("bob", &group).await;
     assert_eq!(log.len(), 7);
     assert_ne!(log[6].1, "bob", "who is not too fast does not wait");
+    // The burst is taken up at once; how many of the others had to wait depends on their pace.
+    let counted = "homing_bridge_limited_total{kind=\"Message\"}";
+    let metrics = broker.metrics().await;
+    assert!(metrics.contains(counted), "{metrics}");
     broker.stop().await;
 }

@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::domain::envelope::ContentLimits;
 
 const CONVERSATION: &str = "AZjzwgAAcACAAAAAAAAAAQ";
 
@@ -98,7 +99,12 @@ fn shutting_down() -> Packet {
 }
 
 fn content() -> Content {
-    Content::from_json(br#"{"id":"1","body":"hi"}"#, 1024).unwrap()
+    let limits = ContentLimits {
+        bytes_max: 1024,
+        mentions_max: 0,
+        attachments_max: 0,
+    };
+    Content::from_json(br#"{"id":"1","body":"hi"}"#, limits).unwrap()
 }
 
 /// Runs a device against a script that begins after the CONNECT; whatever happens, there is

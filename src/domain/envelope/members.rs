@@ -5,10 +5,6 @@ use serde::Deserialize;
 
 use crate::domain::{ids::Subject, message::Reaction};
 
-/// The most users that one message mentions.
-pub const MENTIONS_MAX: usize = 50;
-/// The most files that one message refers to.
-pub const ATTACHMENTS_MAX: usize = 10;
 /// The longest key of a reaction, in bytes.
 pub const REACTION_KEY_BYTES_MAX: usize = 64;
 /// The latest `expires_at`, the end of the year 9999, in milliseconds since 1970: what lies
@@ -29,12 +25,14 @@ pub(super) fn check_urgent(json: &str) -> Result<(), String> {
 }
 
 /// Whom a message mentions; nobody if it is null.
-pub(super) fn mentions(json: &str) -> Result<Vec<Subject>, String> {
+pub(super) fn mentions(json: &str, mentions_max: usize) -> Result<Vec<Subject>, String> {
     match serde_json::from_str::<Option<Vec<Subject>>>(json) {
-        Ok(mentions) if mentions.as_ref().map_or(0, Vec::len) <= MENTIONS_MAX => {
+        Ok(mentions) if mentions.as_ref().map_or(0, Vec::len) <= mentions_max => {
             Ok(mentions.unwrap_or_default())
         }
-        _ => Err("`mentions` is a list of at most 50 user names".to_owned()),
+        _ => Err(format!(
+            "`mentions` is a list of at most {mentions_max} user names"
+        )),
     }
 }
 
@@ -45,15 +43,17 @@ pub(super) fn expires_at_millis(json: &str) -> Result<Option<i64>, String> {
     }
 }
 
-pub(super) fn check_attachments(json: &str) -> Result<(), String> {
+pub(super) fn check_attachments(json: &str, attachments_max: usize) -> Result<(), String> {
     let attachments: Option<Vec<Attachment>> = serde_json::from_str(json).map_err(|error| {
         format!(
             "`attachments` is a list of {{\"id\": \"f1\", \"size\": 81234, \"content_type\": \"image/jpeg\"}}: {error}"
         )
     })?;
     let attachments = attachments.unwrap_or_default();
-    if attachments.len() > ATTACHMENTS_MAX {
-        return Err("`attachments` is a list of at most 10 files".to_owned());
+    if attachments.len() > attachments_max {
+        return Err(format!(
+            "`attachments` is a list of at most {attachments_max} files"
+        ));
     }
     attachments.iter().try_for_each(Attachment::check)
 }

@@ -11,7 +11,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{KIND_EDIT, KIND_REACTION, KIND_RETRACT, KIND_TEXT, members};
+use super::{ContentLimits, KIND_EDIT, KIND_REACTION, KIND_RETRACT, KIND_TEXT, members};
 use crate::domain::{
     ids::{ClientMessageId, Subject},
     message::{Content, Format, Sequence},
@@ -46,29 +46,24 @@ pub enum EnvelopeError {
 }
 
 impl Content {
-    /// Reads the payload of `c/{cid}/send`, of at most `bytes_max` bytes.
+    /// Reads the payload of `c/{cid}/send`.
     ///
     /// # Errors
     ///
     /// [`EnvelopeError`], whose text says what a sender should do.
-    pub fn from_json(payload: &[u8], bytes_max: usize) -> Result<Self, EnvelopeError> {
-        if payload.len() > bytes_max {
-            return Err(EnvelopeError::TooLarge {
-                bytes: payload.len(),
-                bytes_max,
-            });
+    pub fn from_json(payload: &[u8], limits: ContentLimits) -> Result<Self, EnvelopeError> {
+        let (bytes, bytes_max) = (payload.len(), limits.bytes_max);
+        if bytes > bytes_max {
+            return Err(EnvelopeError::TooLarge { bytes, bytes_max });
         }
-        Ok(serde_json::from_slice(payload)?)
+        let mut json = serde_json::Deserializer::from_slice(payload);
+        let content = json.deserialize_map(ContentVisitor(limits))?;
+        json.end()?;
+        Ok(content)
     }
 }
 
-impl<'de> Deserialize<'de> for Content {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(ContentVisitor)
-    }
-}
-
-struct ContentVisitor;
+struct ContentVisitor(ContentLimits);
 
 impl<'de> Visitor<'de> for ContentVisitor {
     type Value = Content;
@@ -91,7 +86,7 @@ impl<'de> Visitor<'de> for ContentVisitor {
                     let checked = draft.check(&key);
                     let value = map.next_value()?;
                     checked
-                        .and_then(|()| draft.keep(key, value))
+                        .and_then(|()| draft.keep(key, value, self.0))
                         .map_err(de::Error::custom)?;
                 }
             }
@@ -145,12 +140,18 @@ impl<'a> Draft<'a> {
         self.extra.iter().any(|(known, _)| known == name)
     }
 
-    fn keep(&mut self, name: Cow<'a, str>, value: &'a RawValue) -> Result<(), String> {
+    fn keep(
+        &mut self,
+        name: Cow<'a, str>,
+        value: &'a RawValue,
+        limits: ContentLimits,
+    ) -> Result<(), String> {
+        let json = value.get();
         match name.as_ref() {
-            "urgent" => members::check_urgent(value.get())?,
-            "mentions" => self.mentions = Some(members::mentions(value.get())?),
-            "expires_at" => self.expires_at_millis = members::expires_at_millis(value.get())?,
-            "attachments" => members::check_attachments(value.get())?,
+            "urgent" => members::check_urgent(json)?,
+            "mentions" => self.mentions = Some(members::mentions(json, limits.mentions_max)?),
+            "expires_at" => self.expires_at_millis = members::expires_at_millis(json)?,
+            "attachments" => members::check_attachments(json, limits.attachments_max)?,
             _ => {}
         }
         self.extra.push((name, value));

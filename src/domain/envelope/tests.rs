@@ -2,8 +2,14 @@
 
 use super::{members::EXPIRES_AT_MAX, *};
 
+const LIMITS: ContentLimits = ContentLimits {
+    bytes_max: 8192,
+    mentions_max: 50,
+    attachments_max: 10,
+};
+
 fn read(json: &str) -> Result<Content, EnvelopeError> {
-    Content::from_json(json.as_bytes(), 1024)
+    Content::from_json(json.as_bytes(), LIMITS)
 }
 
 fn stored(content: &Content) -> serde_json::Value {
@@ -38,7 +44,9 @@ fn type_and_reply_are_optional() {
 /// Goal: what steers a push is delivered as it was sent, and means nothing to the envelope.
 #[test]
 fn members_for_push_are_kept_as_they_are() {
-    let many: Vec<_> = (0..MENTIONS_MAX).map(|user| format!("u{user}")).collect();
+    let many: Vec<_> = (0..LIMITS.mentions_max)
+        .map(|user| format!("u{user}"))
+        .collect();
     for members in [
         serde_json::json!({"urgent": true, "mentions": ["bob"], "expires_at": 1}),
         serde_json::json!({"urgent": false, "mentions": many, "expires_at": EXPIRES_AT_MAX}),
@@ -57,7 +65,7 @@ fn members_for_push_are_kept_as_they_are() {
 
 #[test]
 fn members_for_push_are_refused_with_a_cure() {
-    let many = serde_json::json!(vec!["bob"; MENTIONS_MAX + 1]).to_string();
+    let many = serde_json::json!(vec!["bob"; LIMITS.mentions_max + 1]).to_string();
     let later = (EXPIRES_AT_MAX + 1).to_string();
     for (name, value, says) in [
         ("urgent", "1", "true or false"),
@@ -120,12 +128,16 @@ fn what_is_no_message_is_refused_with_a_cure() {
         let error = read(json).unwrap_err().to_string();
         assert!(error.contains(says), "{json}: {error}");
     }
-    assert!(Content::from_json(b"\"\xff\"", 1024).is_err());
+    assert!(Content::from_json(b"\"\xff\"", LIMITS).is_err());
 }
 
 #[test]
 fn a_large_message_is_refused_with_its_size() {
-    let error = Content::from_json(&[b' '; 11], 10).unwrap_err();
+    let small = ContentLimits {
+        bytes_max: 10,
+        ..LIMITS
+    };
+    let error = Content::from_json(&[b' '; 11], small).unwrap_err();
     assert!(matches!(
         error,
         EnvelopeError::TooLarge {
@@ -264,12 +276,12 @@ fn attachments_are_delivered_as_they_were_sent() {
     let least = serde_json::json!({"id": "f2", "size": 0, "content_type": "a/b"});
     for attachments in [
         serde_json::json!([full, least]),
-        serde_json::json!(vec![least.clone(); ATTACHMENTS_MAX]),
+        serde_json::json!(vec![least.clone(); LIMITS.attachments_max]),
         serde_json::json!([]),
         serde_json::Value::Null,
     ] {
         let sent = serde_json::json!({"id": "1", "body": 1, "attachments": attachments});
-        let delivered = stored(&Content::from_json(sent.to_string().as_bytes(), 4096).unwrap());
+        let delivered = stored(&read(&sent.to_string()).unwrap());
         assert_eq!(delivered["attachments"], attachments);
     }
 }
@@ -287,7 +299,7 @@ fn attachments_that_are_none_are_refused_with_a_cure() {
         (serde_json::json!(["f1"]), "list"),
         (serde_json::json!([{"id": "f1", "size": 1}]), "content_type"),
         (
-            serde_json::json!(vec![good.clone(); ATTACHMENTS_MAX + 1]),
+            serde_json::json!(vec![good.clone(); LIMITS.attachments_max + 1]),
             "at most 10",
         ),
         (with("id", "".into()), "`id`"),
@@ -306,9 +318,7 @@ fn attachments_that_are_none_are_refused_with_a_cure() {
         (with("sha256", "g".repeat(64).into()), "`sha256`"),
     ] {
         let sent = serde_json::json!({"id": "1", "body": 1, "attachments": attachments});
-        let error = Content::from_json(sent.to_string().as_bytes(), 8192)
-            .unwrap_err()
-            .to_string();
+        let error = read(&sent.to_string()).unwrap_err().to_string();
         assert!(error.contains(says), "{attachments}: {error}");
     }
 }
@@ -331,5 +341,28 @@ fn a_tombstone_has_nothing_but_its_place() {
             serde_json::from_slice::<serde_json::Value>(&json).unwrap(),
             expected
         );
+    }
+}
+
+/// Goal: the bounds are those of the settings, and a refusal names them.
+#[test]
+fn mentions_and_attachments_are_bounded_by_the_limits() {
+    let limits = ContentLimits {
+        mentions_max: 1,
+        attachments_max: 0,
+        ..LIMITS
+    };
+    let file = r#"{"id":"f","size":1,"content_type":"a/b"}"#;
+    for (member, says) in [
+        (r#""mentions":["a"],"attachments":[]"#.to_owned(), None),
+        (r#""mentions":["a","b"]"#.to_owned(), Some("at most 1 user")),
+        (format!("\"attachments\":[{file}]"), Some("at most 0 files")),
+    ] {
+        let json = format!(r#"{{"id":"1","body":1,{member}}}"#);
+        match (Content::from_json(json.as_bytes(), limits), says) {
+            (Ok(_), None) => {}
+            (Err(error), Some(says)) => assert!(error.to_string().contains(says), "{error}"),
+            (read, _) => panic!("{json}: {read:?}"),
+        }
     }
 }

@@ -34,7 +34,7 @@ use bytes::{Bytes, BytesMut};
 use super::{
     alias::{AliasesIn, AliasesOut},
     frame::{self, ConnAck},
-    inflight::Inflight,
+    inflight::{Inflight, Settled},
     packet::{Connect, PacketId, QoS, Subscribe, Unsubscribe, Version},
     publishes::{Publishes, Ticket},
     rate::Rate,
@@ -174,7 +174,7 @@ pub struct Session {
     controls: VecDeque<Control>,
     answer: Option<Box<Answer>>,
     actions: VecDeque<Action>,
-    settled: Vec<Position>,
+    settled: Vec<Settled>,
     out: BytesMut,
     is_closing: bool,
     /// Requests that have no answer yet.
@@ -311,6 +311,18 @@ impl Session {
         self.replay.is_caught_up() && self.inflight.is_empty() && self.publishes.is_empty()
     }
 
+    /// Whether something waits until the device acknowledges or reads, or is read from the log.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        !self.replay.is_caught_up()
+    }
+
+    /// Messages that were sent and have not settled.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.inflight.len()
+    }
+
     /// Events that a slow reader did not get, since the last call.
     pub fn take_events_dropped(&mut self) -> u32 {
         std::mem::take(&mut self.events_dropped).into()
@@ -322,7 +334,7 @@ impl Session {
     }
 
     /// What the device has acknowledged in order since the last call, oldest first.
-    pub fn poll_settled(&mut self) -> Option<Vec<Position>> {
+    pub fn poll_settled(&mut self) -> Option<Vec<Settled>> {
         (!self.settled.is_empty()).then(|| std::mem::take(&mut self.settled))
     }
 

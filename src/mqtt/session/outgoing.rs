@@ -198,7 +198,7 @@ impl Session {
         }
         let (packet_id, is_repeated) = match route.qos {
             QoS::AtMostOnce => (None, false),
-            QoS::AtLeastOnce => match self.inflight.send(position) {
+            QoS::AtLeastOnce => match self.inflight.send(position, entry.committed_at) {
                 Sent::As {
                     packet_id,
                     is_repeated,
@@ -286,8 +286,8 @@ impl Session {
     }
 
     fn settle_passed(&mut self) {
-        while let Some(position) = self.inflight.settle() {
-            self.settled.push(position);
+        while let Some(settled) = self.inflight.settle() {
+            self.settled.push(settled);
         }
     }
 }

@@ -1,18 +1,39 @@
 //! The document of the API: everything is in it, and nothing else.
 
-use homing::domain::message::Content;
+use std::collections::HashMap;
+
+use homing::{
+    config::{Config, Overrides},
+    domain::{envelope::ContentLimits, message::Content},
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use super::{Api, answer};
 
+/// As it is with the settings that nobody has changed.
+fn document() -> Value {
+    let config = Config::load(None, HashMap::new(), Overrides::default()).unwrap();
+    homing::api::document(limits(), config.message.reactions_max)
+}
+
+fn limits() -> ContentLimits {
+    let config = Config::load(None, HashMap::new(), Overrides::default()).unwrap();
+    let message = config.message;
+    ContentLimits {
+        bytes_max: message.bytes_max,
+        mentions_max: message.mentions_max.into(),
+        attachments_max: message.attachments_max.into(),
+    }
+}
+
 #[sqlx::test(migrator = "homing::store::MIGRATOR")]
 async fn the_document_names_every_route(pool: PgPool) {
     let api = Api::start(pool).await;
     let shown = answer(api.request(Method::GET, "/v1/openapi.json")).await;
     assert_eq!(shown.status, 200, "without a token");
-    assert_eq!(shown.body, homing::api::document());
+    assert_eq!(shown.body, document());
     assert_eq!(shown.body["openapi"], "3.1.0");
     let paths = shown.body["paths"].as_object().unwrap();
     for operation in homing::bridge::operations::all() {
@@ -40,6 +61,23 @@ async fn the_document_names_every_route(pool: PgPool) {
     }
 }
 
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn the_document_names_the_bounds_of_messages(pool: PgPool) {
+    let settings = [
+        ("HOMING__MESSAGE__REACTIONS_MAX", "2"),
+        ("HOMING__MESSAGE__MENTIONS_MAX", "3"),
+        ("HOMING__MESSAGE__ATTACHMENTS_MAX", "1"),
+    ];
+    let api = Api::start_with(pool, &settings).await;
+    let document = answer(api.request(Method::GET, "/v1/openapi.json")).await;
+    let send = &document.body["paths"]["/v1/conversations/{conversation}/messages"]["post"];
+    let members = &send["requestBody"]["content"]["application/json"]["schema"]["properties"];
+    assert_eq!(members["mentions"]["maxItems"], 3);
+    assert_eq!(members["attachments"]["maxItems"], 1);
+    let described = members["type"]["description"].as_str().unwrap();
+    assert!(described.contains("at most 2 sorts"), "{described}");
+}
+
 /// Goal: whoever reads it finds what it refers to.
 #[test]
 fn every_reference_of_the_document_leads_somewhere() {
@@ -56,14 +94,14 @@ fn every_reference_of_the_document_leads_somewhere() {
             _ => {}
         }
     }
-    let document = homing::api::document();
+    let document = document();
     walk(&document, &document);
 }
 
 /// Goal: whoever reads the document sends a message that is accepted.
 #[test]
 fn the_document_says_what_a_message_needs() {
-    let document = homing::api::document();
+    let document = document();
     let path = "/paths/~1v1~1conversations~1{conversation}~1messages/post";
     let sent = document.pointer(path).unwrap();
     let schema = &sent["requestBody"]["content"]["application/json"]["schema"];
@@ -86,7 +124,7 @@ fn the_document_says_what_a_message_needs() {
         (json!({"id": "1", "body": 1, "bytes": ""}), false),
     ] {
         assert_eq!(fits(schema, &message), is_valid, "{message}");
-        let read = Content::from_json(message.to_string().as_bytes(), 1000);
+        let read = Content::from_json(message.to_string().as_bytes(), limits());
         assert_eq!(read.is_ok(), is_valid, "{message}");
     }
 }

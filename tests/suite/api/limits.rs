@@ -61,6 +61,40 @@ async fn messages_have_a_rate_of_their_own(pool: PgPool) {
     assert_eq!(api.get("alice", &path).await.status, 200);
 }
 
+/// Goal: what one message may have is a setting, and a refusal names it.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn what_a_message_may_have_is_set(pool: PgPool) {
+    let settings = [
+        ("HOMING__MESSAGE__REACTIONS_MAX", "2"),
+        ("HOMING__MESSAGE__MENTIONS_MAX", "3"),
+        ("HOMING__MESSAGE__ATTACHMENTS_MAX", "1"),
+    ];
+    let api = Api::start_with(pool, &settings).await;
+    let path = api
+        .conversation("alice", json!({"participants": ["bob"]}))
+        .await;
+    let path = format!("{path}/messages");
+    let file = json!({"id": "f", "size": 1, "content_type": "a/b"});
+    let most = json!({"id": "1", "body": 1, "mentions": vec!["bob"; 3], "attachments": [file]});
+    assert_eq!(api.post("alice", &path, most.clone()).await.status, 201);
+    for (name, value, says) in [
+        ("mentions", json!(vec!["bob"; 4]), "at most 3"),
+        ("attachments", json!([file, file]), "at most 1"),
+    ] {
+        let mut more = most.clone();
+        (more["id"], more[name]) = ("2".into(), value);
+        let refused = api.post("alice", &path, more).await;
+        refused.assert_problem(400, "invalid", says);
+    }
+    let react = async |key: &str| {
+        let body = json!({"id": key, "type": "reaction", "ref": 1, "body": {"key": key}});
+        api.post("alice", &path, body).await
+    };
+    assert_eq!(react("a").await.status, 201);
+    assert_eq!(react("b").await.status, 201);
+    react("c").await.assert_problem(409, "full", "sorts");
+}
+
 /// Goal: a browser may use the API from the pages that are named, and from no other.
 #[sqlx::test(migrator = "homing::store::MIGRATOR")]
 async fn pages_of_named_origins_are_let_in(pool: PgPool) {

@@ -11,22 +11,23 @@ async fn a_message_is_read_as_it_was_sent(pool: PgPool) {
     let path = api
         .conversation("alice", json!({"participants": ["bob"]}))
         .await;
-    let message = json!({"id": "m1", "type": "pic", "body": {"a": [1.5, "ü"]}, "reply_to": 7, "x": {"y": null}});
+    let message = json!({"id": "m1", "type": "pic", "body": {"a": [1.5, "ü"]}, "reply_to": 1, "x": {"y": null}});
+    api.say("alice", &path, "m0").await;
 
     let sent = api
         .post("alice", &format!("{path}/messages"), message.clone())
         .await;
-    assert_eq!((sent.status, sent.body), (201, json!({"seq": 1})));
+    assert_eq!((sent.status, sent.body), (201, json!({"seq": 2})));
 
     let read = api.get("bob", &format!("{path}/messages")).await;
     assert_eq!(read.header("content-type"), "application/json");
-    let entry = read.body["entries"][0].as_object().unwrap();
+    let entry = read.body["entries"][1].as_object().unwrap();
     for (member, value) in message.as_object().unwrap() {
         assert_eq!(entry.get(member), Some(value), "{member}");
     }
     assert_eq!(
         (&entry["seq"], &entry["from"]),
-        (&json!(1), &json!("alice"))
+        (&json!(2), &json!("alice"))
     );
     assert!(entry["at"].as_i64().unwrap() > 1_600_000_000_000);
 }

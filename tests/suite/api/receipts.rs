@@ -37,6 +37,14 @@ async fn positions_rise_to_the_newest_entry_and_never_fall(pool: PgPool) {
         listed.body
     );
     assert_eq!(listed.body["receipts"].as_array().map(Vec::len), Some(2));
+
+    // What was said beyond the newest entry counts up to that entry, not for what comes later.
+    api.say("alice", &path, "4").await;
+    assert_eq!(api.get("bob", &path).await.body["unread"], 1);
+    let ahead = json!({"delivered": i64::MAX});
+    let answer = api.put("bob", &receipts, ahead).await;
+    let expected = json!({"user": "bob", "delivered": 4, "read": 3});
+    assert_eq!((answer.status, answer.body), (200, expected));
 }
 
 #[sqlx::test(migrator = "homing::store::MIGRATOR")]

@@ -209,7 +209,7 @@ impl Scene {
             sender_device: None,
             content,
         };
-        let appended = changes::append_changes(&mut self.conn, &[change])
+        let appended = changes::append_changes(&mut self.conn, &[change], 50)
             .await
             .unwrap();
         assert!(matches!(appended[0].outcome, Outcome::Stored { .. }));

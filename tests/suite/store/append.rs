@@ -251,6 +251,59 @@ async fn a_bad_message_is_refused_alone(pool: PgPool) {
     assert_eq!(versions, [1, 0, 1, 1, 1]);
 }
 
+/// Goal: an answer is judged by the log before its batch and by what its sender may see; a
+/// repeat is answered first.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn an_answer_to_what_the_sender_does_not_see_is_refused_alone(pool: PgPool) {
+    let mut conn = writer(&pool).await;
+    let (alice, bob) = (user(&mut conn, "alice").await, user(&mut conn, "bob").await);
+    let conversation = group(&mut conn, &[&alice, &bob]).await;
+    fill(&mut conn, conversation, &alice, 3).await;
+    let sees_from = async |conn: &mut sqlx::PgConnection, first: i64| {
+        sqlx::query("update participants set visible_from = $2 where user_id = $1")
+            .bind(bob.0.0)
+            .bind(first)
+            .execute(conn)
+            .await
+            .unwrap();
+    };
+    sees_from(&mut conn, 2).await;
+    let answer = |id: &str, target| {
+        let mut answer = message_with_id(conversation, &bob, id);
+        answer.content.reply_to = Some(sequence(target));
+        answer
+    };
+    let second = answer("2", 2);
+    let batch = [
+        answer("1", 1),
+        second.clone(),
+        answer("3", 3),
+        answer("4", 4),
+        answer("5", i64::MAX),
+        message(conversation, &bob),
+    ];
+    let outcomes = append(&mut conn, &batch).await;
+    assert_eq!(outcomes[0], Outcome::NoMessage, "before what may be read");
+    assert_eq!(stored_sequence(outcomes[1]), 4);
+    assert_eq!(stored_sequence(outcomes[2]), 5);
+    assert_eq!(outcomes[3], Outcome::NoMessage, "of the same batch");
+    assert_eq!(outcomes[4], Outcome::NoMessage, "not there");
+    assert_eq!(stored_sequence(outcomes[5]), 6);
+
+    sees_from(&mut conn, 9).await;
+    let sequence = sequence(4);
+    let repeated = append(&mut conn, &[second]).await;
+    assert_eq!(repeated, [Outcome::Duplicate { sequence }]);
+    sees_from(&mut conn, 1).await;
+    sqlx::query("update conversations set first_seq = 3")
+        .execute(&mut conn)
+        .await
+        .unwrap();
+    let outcomes = append(&mut conn, &[answer("6", 2), answer("7", 3)]).await;
+    assert_eq!(outcomes[0], Outcome::NoMessage, "before the log begins");
+    assert_eq!(stored_sequence(outcomes[1]), 7);
+}
+
 #[sqlx::test(migrator = "homing::store::MIGRATOR")]
 async fn whoever_was_removed_still_learns_what_was_stored(pool: PgPool) {
     let mut conn = writer(&pool).await;

@@ -46,7 +46,7 @@ fn change(
 }
 
 async fn apply(conn: &mut PgConnection, batch: &[NewMessage]) -> Vec<Outcome> {
-    let appended = append_changes(conn, batch).await.unwrap();
+    let appended = append_changes(conn, batch, 50).await.unwrap();
     appended.into_iter().map(|answer| answer.outcome).collect()
 }
 

@@ -138,7 +138,7 @@ async fn perform(
                 ("reaction", r#"{"key":"x"}"#),
             ][change - 4];
             content(&mut message, kind, any, body);
-            append_changes(conn, &[message]).await.unwrap();
+            append_changes(conn, &[message], 50).await.unwrap();
         }
         7 | 8 => {
             let read = Settled {

@@ -3,11 +3,13 @@
 //! A transaction that runs anywhere in the server holds the readers back, also one of
 //! another test: what must be there is waited for.
 
+use std::time::Duration;
+
 use homing::{
     domain::ids::ConversationId,
     store::{
         conversations,
-        outbox::{Place, Row, advance, prune, read},
+        outbox::{Place, Row, advance, oldest_age, prune, read},
     },
 };
 use sqlx::{Connection, PgConnection, PgPool};
@@ -83,6 +85,39 @@ async fn a_late_commit_is_not_skipped(pool: PgPool) {
     let rows = until_read(&mut conn, "fan-out", 2).await;
     assert_eq!(ranges(&rows), [(one, 1, 1), (two, 1, 1)]);
     assert!(rows[0].place < rows[1].place);
+}
+
+/// Goal: the age is that of the oldest row that the consumer has not passed, be it one that an older
+/// transaction keeps from being read.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn the_oldest_row_that_is_not_read_has_an_age(pool: PgPool) {
+    let (mut conn, mut slow) = (writer(&pool).await, writer(&pool).await);
+    let alice = user(&mut conn, "alice").await;
+    let conversation = group(&mut conn, &[&alice]).await;
+    assert_eq!(read(&mut conn, "fan-out", 1).await.unwrap(), []);
+    assert_eq!(oldest_age(&mut conn, "fan-out").await.unwrap(), None);
+
+    let mut late = slow.begin().await.unwrap();
+    sqlx::query("select pg_current_xact_id()")
+        .execute(&mut *late)
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        fill(&mut conn, conversation, &alice, 1).await;
+    }
+    let hours = "update outbox set created_at = now() - make_interval(hours => 3 - id::integer)";
+    sqlx::query(hours).execute(&mut conn).await.unwrap();
+    assert_eq!(read(&mut conn, "fan-out", 9).await.unwrap(), []);
+    let age = async |conn: &mut PgConnection| oldest_age(conn, "fan-out").await.unwrap();
+    let hours = |count| Duration::from_hours(count)..Duration::from_hours(count + 1);
+    assert!(hours(2).contains(&age(&mut conn).await.unwrap()));
+
+    late.commit().await.unwrap();
+    let rows = until_read(&mut conn, "fan-out", 2).await;
+    advance(&mut conn, "fan-out", rows[0].place).await.unwrap();
+    assert!(hours(1).contains(&age(&mut conn).await.unwrap()));
+    advance(&mut conn, "fan-out", rows[1].place).await.unwrap();
+    assert_eq!(age(&mut conn).await, None);
 }
 
 #[sqlx::test(migrator = "homing::store::MIGRATOR")]

@@ -158,7 +158,9 @@ async fn changes_find_their_rows_by_index(pool: PgPool) {
         edit.content.mentions = Some(vec![bob.1.clone()]);
     }
     others.extend((1..=90).map(reaction));
-    changes::append_changes(&mut conn, &others).await.unwrap();
+    changes::append_changes(&mut conn, &others, 50)
+        .await
+        .unwrap();
 
     let mut tx = conn.begin().await.unwrap();
     let mut meter = Meter::start(&mut tx).await;
@@ -170,13 +172,13 @@ async fn changes_find_their_rows_by_index(pool: PgPool) {
     meter.check(&mut tx, "a mention", 8).await;
     let mut edit = change("edit", "2", 50);
     edit.content.mentions = Some(vec![bob.1.clone()]);
-    changes::append_changes(&mut tx, &[edit]).await.unwrap();
+    changes::append_changes(&mut tx, &[edit], 50).await.unwrap();
     meter.check(&mut tx, "an edit", 10).await;
-    changes::append_changes(&mut tx, &[reaction(95)])
+    changes::append_changes(&mut tx, &[reaction(95)], 50)
         .await
         .unwrap();
     meter.check(&mut tx, "a reaction", 7).await;
-    changes::append_changes(&mut tx, &[change("retract", "", 50)])
+    changes::append_changes(&mut tx, &[change("retract", "", 50)], 50)
         .await
         .unwrap();
     meter.check(&mut tx, "a retraction of two edits", 14).await;
@@ -368,6 +370,8 @@ async fn flushes_and_sweeps_find_their_rows_by_index(pool: PgPool) {
     meter.check(&mut tx, "sessions::disconnect_node", 0).await;
     outbox::read(&mut tx, "fan-out", 5).await.unwrap();
     meter.check(&mut tx, "outbox::read", 6).await;
+    outbox::oldest_age(&mut tx, "fan-out").await.unwrap();
+    meter.check(&mut tx, "outbox::oldest_age", 1).await;
     outbox::prune(&mut tx).await.unwrap();
     meter.check(&mut tx, "outbox::prune", 1).await;
 }

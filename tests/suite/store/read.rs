@@ -36,7 +36,8 @@ async fn what_is_read_is_what_was_stored(pool: PgPool) {
     sent.content.extra = Bytes::from_static(br#"{"x":null}"#);
     let plain = message(conversation, &alice);
 
-    let outcomes = append(&mut conn, &[plain.clone(), sent.clone()]).await;
+    let mut outcomes = append(&mut conn, std::slice::from_ref(&plain)).await;
+    outcomes.extend(append(&mut conn, std::slice::from_ref(&sent)).await);
     let entries = read_after(&mut conn, conversation, alice.0, 0, 10)
         .await
         .unwrap();

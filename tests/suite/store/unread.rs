@@ -65,7 +65,7 @@ async fn what_is_gone_is_unread_nowhere(pool: PgPool) {
             "",
         )
     };
-    append_changes(&mut conn, &[retraction]).await.unwrap();
+    append_changes(&mut conn, &[retraction], 50).await.unwrap();
     let found = counts(&mut conn, conversation, &bob).await;
     assert_eq!(found, (3, 3, 3, true), "one is retracted");
 

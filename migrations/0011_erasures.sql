@@ -12,6 +12,14 @@ alter table conversations
 create index participants_mute_end on participants (muted_until)
     where archived_seq is not null and left_seq is null and muted_until < 'infinity';
 
+-- Whether a conversation is put away: until the next message, or for as long as it is muted.
+create function is_archived(
+    archived_seq bigint, last_message_seq bigint, muted_until timestamptz, at timestamptz
+)
+returns boolean language sql immutable as $$
+    select coalesce(archived_seq >= last_message_seq or (archived_seq is not null and muted_until > at), false)
+$$;
+
 -- The version of a row of the inbox: it rises with the log, with the user's own changes, and with
 -- erasures. That of somebody who was removed rises no more; those until then are counted into
 -- `own_version` when they go.

@@ -9,14 +9,6 @@ create index conversations_active on conversations (active_since);
 
 create index participants_pinned on participants (user_id, conversation_id) where pinned_at is not null;
 
--- Whether a conversation is put away: until the next message, or for as long as it is muted.
-create function is_archived(
-    archived_seq bigint, last_message_seq bigint, muted_until timestamptz, at timestamptz
-)
-returns boolean language sql immutable as $$
-    select coalesce(archived_seq >= last_message_seq or (archived_seq is not null and muted_until > at), false)
-$$;
-
 drop function inbox_page(bigint, text, boolean, boolean, boolean, timestamptz, timestamptz, uuid, bigint);
 
 -- One page of these conversations of a user, the newest activity first, after the place of a
@@ -42,8 +34,8 @@ language sql stable as $$
             select p.conversation_id, c.kind, c.updated_at, s.after
             from unnest(taken_part) p
             cross join lateral (
-                select c.kind, c.updated_at, c.last_message_seq, c.first_seq from conversations c
-                where c.conversation_id = p.conversation_id limit 1
+                select c.kind, c.updated_at, c.erased_at, c.last_message_seq, c.first_seq
+                from conversations c where c.conversation_id = p.conversation_id limit 1
             ) c
             cross join lateral (
                 select greatest(p.read_seq, p.visible_from - 1, c.first_seq - 1) as after
@@ -51,7 +43,7 @@ language sql stable as $$
             where (archived is null or archived = is_archived(
                       p.archived_seq, c.last_message_seq, p.muted_until, now()))
               and (since is null or p.changed_at > since or case
-                      when p.left_seq is null then c.updated_at > since
+                      when p.left_seq is null then greatest(c.updated_at, c.erased_at) > since
                       else (select m.created_at > since from messages m
                             where m.conversation_id = p.conversation_id and m.seq = p.left_seq
                             limit 1) end)
