@@ -174,8 +174,9 @@ pub async fn create(
         .collect();
     sqlx::query!(
         "with created as (
-             insert into conversations (conversation_id, kind, title, history_depth)
-             values ($1, $2, $3, $6)
+             insert into conversations (conversation_id, kind, title, history_depth, updated_at)
+             -- Whole milliseconds, as entries have: devices know no finer order.
+             values ($1, $2, $3, $6, date_trunc('milliseconds', now()))
          )
          insert into participants (conversation_id, user_id, role, joined_seq)
          select $1, p.user_id, p.role, 1

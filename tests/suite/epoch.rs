@@ -106,7 +106,7 @@ async fn a_new_epoch_is_told_and_the_device_begins_anew(pool: PgPool) {
     let mut phone = device(&broker).await;
 
     // Who asks what is different.
-    let body = json!({"conversations": asks.inbox.known()});
+    let body = json!({"conversations": asks.inbox.known(|_| None)});
     let reconciled = broker.request(Method::POST, "bob", "/v1/reconcile", Some(body));
     let difference = reconciled.await.1["conversations"][0].clone();
     let href = format!("/v1/conversations/{group}/thread");
@@ -206,7 +206,7 @@ async fn a_cut_is_told_to_the_device_that_missed_it(pool: PgPool) {
     let path = format!("/v1/conversations/{group}/thread?changed_since={since}");
     let gap = get(&broker, &path).await["gap"].clone();
     assert_eq!(gap, json!({"from": 3, "to": 4, "reason": "retention"}));
-    let body = json!({"conversations": shown.inbox.known()});
+    let body = json!({"conversations": shown.inbox.known(|_| shown.thread.synced())});
     let reconciled = broker.request(Method::POST, "bob", "/v1/reconcile", Some(body));
     let (_, reconciled) = reconciled.await;
     assert_eq!(reconciled["conversations"][0]["gap"], gap, "{reconciled}");

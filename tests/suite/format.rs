@@ -114,9 +114,7 @@ async fn a_device_can_be_set_to_a_format(pool: PgPool) {
         .publish("me/state", &write(&json!({"state": "active"})))
         .await;
     phone.puback().await;
-    phone.publish("me/state", b"{}").await;
-    phone.puback().await;
-    let event = read(&phone.delivery().await);
+    let event = read(&phone.ask_refused("me/state", b"{}").await);
     assert_eq!(
         (&event["event"], &event["code"]),
         (&json!("refused"), &json!(0x99))

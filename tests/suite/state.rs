@@ -68,8 +68,7 @@ async fn a_state_that_is_none_is_refused_with_a_cure(pool: PgPool) {
             "{why}"
         );
 
-        assert_eq!(old.ask("me/state", payload).await.code, 0);
-        let event = old.delivery().await.json();
+        let event = old.ask_refused("me/state", payload).await.json();
         assert_eq!(
             (event["event"].as_str(), event["code"].as_u64()),
             (Some("refused"), Some(0x99))

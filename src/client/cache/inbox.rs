@@ -1,10 +1,10 @@
 //! The list of conversations.
 
-use std::collections::HashMap;
+use std::{cmp::Reverse, collections::HashMap};
 
 use serde_json::Value;
 
-use super::{Applied, Members, is_true, merge::merge, number, text};
+use super::{Applied, Members, expected::Expectations, is_true, merge::merge, number, text};
 use crate::domain::ids::ConversationId;
 
 /// One conversation in the list.
@@ -21,7 +21,9 @@ pub struct Row {
 /// All conversations that are known. Rows may come from pages, patches and reconciliation.
 #[derive(Clone, Debug, Default)]
 pub struct Inbox {
-    rows: HashMap<ConversationId, Row>,
+    /// As the server has said.
+    pub(super) rows: HashMap<ConversationId, Row>,
+    pub(super) expected: Expectations,
 }
 
 impl Inbox {
@@ -40,6 +42,7 @@ impl Inbox {
                 fields: patch,
             };
             self.rows.insert(conversation, row);
+            self.settle(conversation);
             return Applied::Changed;
         };
         // Most patches do not name the epoch: nor does that of the end.
@@ -55,6 +58,7 @@ impl Inbox {
             merge(&mut row.fields, patch);
         }
         (row.version, row.epoch) = (version, epoch);
+        self.settle(conversation);
         if is_new_epoch {
             Applied::Anew
         } else {
@@ -65,6 +69,7 @@ impl Inbox {
     /// The user does not take part any more, as an answer to reconciliation says.
     pub fn forget(&mut self, conversation: ConversationId) {
         self.rows.remove(&conversation);
+        self.show(conversation);
     }
 
     /// Hides what the newest messages said whose time is over, in milliseconds since 1970. The
@@ -81,34 +86,32 @@ impl Inbox {
                 last.insert("expires_at".to_owned(), Value::Null);
             }
         }
+        self.show_all();
     }
 
-    /// The row of a conversation that the user takes part in.
+    /// The row of a conversation that the user takes part in, with what is expected of it.
     #[must_use]
     pub fn row(&self, conversation: ConversationId) -> Option<&Row> {
         let row = self.rows.get(&conversation);
-        row.filter(|row| !is_true(&row.fields, "removed"))
+        let row = row.filter(|row| !is_true(&row.fields, "removed"))?;
+        Some(self.expected.shown(conversation).unwrap_or(row))
     }
 
-    /// The conversations in the order they are shown, the newest activity first.
+    /// The conversations in the order of the server, the newest activity first.
     #[must_use]
     pub fn rows(&self) -> Vec<(ConversationId, &Row)> {
-        let shown = self.rows.iter().map(|(id, row)| (*id, row));
-        let mut shown: Vec<_> = shown
-            .filter(|(_, row)| !is_true(&row.fields, "removed"))
-            .collect();
-        shown.sort_by_key(|(id, row)| {
-            let activity = number(&row.fields, "activity_at").unwrap_or(0);
-            (std::cmp::Reverse(activity), *id)
-        });
+        let shown = self.rows.keys().map(|id| (*id, self.row(*id)));
+        let mut shown: Vec<_> = shown.filter_map(|(id, row)| Some((id, row?))).collect();
+        shown.sort_by_key(|(id, row)| Reverse((number(&row.fields, "activity_at"), *id)));
         shown
     }
 
-    /// What reconciliation sends: conversation, sequence and version of all that is known.
+    /// What reconciliation sends of all that is known. `held` says up to where the messages of a
+    /// conversation are held, as [`Thread::synced`](super::Thread::synced) does; none if they are not.
     #[must_use]
-    pub fn known(&self) -> Vec<Value> {
+    pub fn known(&self, held: impl Fn(ConversationId) -> Option<i64>) -> Vec<Value> {
         let known = self.rows.iter().map(|(id, row)| {
-            let seq = number(&row.fields, "last_seq").unwrap_or(0);
+            let seq = held(*id);
             let epoch = row.epoch.unwrap_or(1);
             serde_json::json!({
                 "conversation": id, "seq": seq, "version": row.version, "epoch": epoch
@@ -196,7 +199,7 @@ mod tests {
         let row = json!({"title": "Team", "epoch": 2});
         inbox.apply(patch(5, &row));
         inbox.apply(patch(8, &json!({"removed": true})));
-        assert_eq!(inbox.known()[0]["epoch"], 2);
+        assert_eq!(inbox.known(|_| None)[0]["epoch"], 2);
         for late in [row.clone(), json!({"title": "Old", "epoch": 1})] {
             assert_eq!(inbox.apply(patch(7, &late)), Applied::Stale);
             assert_eq!(shown(&inbox), None);
@@ -232,6 +235,23 @@ mod tests {
         );
         inbox.apply(patch(6, &json!({"last_message": hidden, "unread": 0})));
         assert_eq!(preview(&inbox), hidden);
+    }
+
+    /// Goal: the order of the server's pages, also among those of one millisecond.
+    #[test]
+    fn the_newest_activity_stands_first_and_of_two_the_later_id() {
+        let mut inbox = Inbox::default();
+        let ids = [
+            "AZjzwgAAcACAAAAAAAAAAQ",
+            "AZjzwgAAcACAAAAAAAAAAg",
+            "AZjzwgAAcACAAAAAAAAAAw",
+        ];
+        for (id, activity) in ids.iter().zip([20, 20, 10]) {
+            let row = json!({"conversation": id, "version": 1, "activity_at": activity});
+            inbox.apply(row.as_object().unwrap().clone());
+        }
+        let shown: Vec<_> = inbox.rows().iter().map(|(id, _)| id.to_string()).collect();
+        assert_eq!(shown, [ids[1], ids[0], ids[2]]);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //!   c/{cid}/messages ─▶ Thread::entry      ┐
 //!   q/thread, REST   ─▶ Thread::message    │  each piece may come twice, late, in any order, over
 //!   me/inbox, q/…    ─▶ Inbox::apply       │  any channel: what is shown ends up the same
-//!   own sends        ─▶ Outgoing::begin …  ┘
+//!   own sends        ─▶ Outgoing::begin …  │
+//!   own settings     ─▶ Inbox::expect …    ┘
 //! ```
 //!
 //! No I/O and no clock: the application hands in what arrived, and asks what to show. Three rules
@@ -19,11 +20,13 @@
 //! What expires does so by the clock of the application, which calls `hide_expired`; the server's word
 //! follows, with a version of its own.
 
+mod expected;
 mod inbox;
 mod merge;
 mod outgoing;
 mod thread;
 
+pub use expected::Expected;
 pub use inbox::{Inbox, Row};
 pub use outgoing::{Asked, Outgoing, Sending, State};
 pub use thread::{Gap, Thread};

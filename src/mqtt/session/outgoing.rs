@@ -42,18 +42,19 @@ impl Session {
                     message_id,
                     topic,
                 } => {
-                    let detail = [(PubAckDetail::Reason, why.as_str())];
-                    self.acknowledge(packet_id, code, &detail);
                     if self.version == Version::V311 || packet_id.is_none() {
-                        // A PUBACK of MQTT 3.1.1 cannot refuse, and QoS 0 has none.
+                        // A PUBACK of MQTT 3.1.1 cannot refuse, and QoS 0 has none. It comes
+                        // first: whoever has the PUBACK has been told.
                         let event = DeviceEvent::Refused {
                             topic,
                             id: message_id,
                             code: code.0,
-                            reason: why,
+                            reason: why.clone(),
                         };
                         self.send_event(&event);
                     }
+                    let detail = [(PubAckDetail::Reason, why.as_str())];
+                    self.acknowledge(packet_id, code, &detail);
                 }
             }
         }

@@ -1,39 +1,67 @@
-//! A model device: a connection that breaks, news that comes late, twice or not at all, and the
-//! cache of the SDK.
+//! A model device: news that comes late, twice or not at all, and the cache of the SDK.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use homing::{
-    client::cache::{Applied, Inbox, Members, Thread},
-    domain::ids::{ConversationId, Subject},
+    client::cache::{Applied, Expected, Inbox, Members, Outgoing, Thread},
+    domain::ids::{ClientMessageId, ConversationId, Subject},
 };
 use rand::{Rng as _, rngs::StdRng, seq::SliceRandom as _};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::truth::members;
-use crate::harness::{Delivery, Received, TestBroker, Wire};
+use super::{
+    live::{Live, Way},
+    truth::members,
+};
+use crate::harness::TestBroker;
 
 /// Something that arrived and is not applied yet.
 #[derive(Clone)]
 pub(super) enum Piece {
     Entry(ConversationId, Members),
     Row(Members),
+    /// The answer to a change of a row: the row, or none if it was refused.
+    Answer(Expected, Option<Members>),
     /// Messages of a page, and where the conversation ended then.
     Page(ConversationId, Vec<Members>, i64),
     /// What has changed since the thread was in step, and up to where.
     Changes(ConversationId, Vec<Members>, i64),
 }
 
+/// A change of a row that was not answered yet.
+pub(super) struct Request {
+    pub(super) expected: Expected,
+    pub(super) conversation: ConversationId,
+    pub(super) arguments: Members,
+    pub(super) is_sent: bool,
+}
+
+/// A message that the user wrote.
+pub(super) struct Written {
+    pub(super) conversation: ConversationId,
+    pub(super) id: String,
+    pub(super) is_reaction: bool,
+}
+
 pub(super) struct Client {
     pub(super) user: String,
-    name: String,
-    wire: Option<Wire>,
+    pub(super) name: String,
+    pub(super) way: Way,
+    pub(super) live: Option<Live>,
     pub(super) inbox: Inbox,
     pub(super) threads: HashMap<ConversationId, Thread>,
-    arrived: Vec<Piece>,
+    pub(super) outgoing: Outgoing,
+    /// All that was ever written here.
+    pub(super) written: Vec<Written>,
+    /// Messages in flight, by packet id.
+    pub(super) in_flight: HashMap<u16, String>,
+    /// In the order in which they were made.
+    pub(super) requests: BTreeMap<u64, Request>,
+    requested: u64,
+    pub(super) arrived: Vec<Piece>,
     /// Since when rows may have changed that are not known, as the server says.
-    as_of: Option<i64>,
+    pub(super) as_of: Option<i64>,
 }
 
 impl Client {
@@ -41,64 +69,73 @@ impl Client {
         Self {
             user: user.to_owned(),
             name: format!("{user}-{device}"),
-            wire: None,
+            way: [Way::V5, Way::V5, Way::V3, Way::Events][device],
+            live: None,
             inbox: Inbox::default(),
             threads: HashMap::new(),
+            outgoing: Outgoing::default(),
+            written: Vec::new(),
+            in_flight: HashMap::new(),
+            requests: BTreeMap::new(),
+            requested: 0,
             arrived: Vec::new(),
             as_of: None,
         }
     }
 
-    pub(super) async fn connect(&mut self, broker: &TestBroker) {
-        if self.wire.is_none() {
-            let mut wire = broker.device(&self.user, &self.name).await;
-            for packet in subscribe(&mut wire).await {
-                self.take(&packet);
-            }
-            self.wire = Some(wire);
+    /// The user writes something, connected or not: it shows.
+    pub(super) fn write(&mut self, conversation: ConversationId, envelope: &Value) {
+        let id = envelope["id"].as_str().unwrap().to_owned();
+        let is_reaction = envelope["type"] == "reaction";
+        let message_id = ClientMessageId::new(id.clone()).unwrap();
+        let envelope = members(envelope.clone());
+        self.outgoing.begin(conversation, &message_id, envelope);
+        let shown = self.outgoing.shown(conversation);
+        assert_eq!(shown.last().map(|(id, _)| *id), Some(id.as_str()));
+        self.written.push(Written {
+            conversation,
+            id,
+            is_reaction,
+        });
+    }
+
+    /// The user sets something of a row, connected or not: it shows.
+    pub(super) fn set(&mut self, conversation: ConversationId, arguments: &Value) {
+        let mut fields = members(arguments.clone());
+        if let Some(pinned) = fields.remove("pinned") {
+            let at = if pinned == true {
+                json!(1)
+            } else {
+                Value::Null
+            };
+            fields.insert("pinned_at".into(), at);
         }
-    }
-
-    /// The connection breaks; what was on its way may be lost.
-    pub(super) fn lose_connection(&mut self) {
-        self.wire = None;
-    }
-
-    /// Reads what is there. What is not acknowledged is lost, and comes again.
-    pub(super) async fn pull(&mut self, rng: &mut StdRng) {
-        let Some(mut wire) = self.wire.take() else {
-            return;
+        if let Some(read) = fields.get("read").and_then(Value::as_i64)
+            && let Some(row) = self.inbox.row(conversation)
+            && row.fields["last_message"]["seq"].as_i64() <= Some(read)
+        {
+            fields.extend([("unread".into(), json!(0)), ("mentions".into(), json!(0))]);
+        }
+        let expected = self.inbox.expect(conversation, fields.clone());
+        if let Some(row) = self.inbox.row(conversation) {
+            for (name, value) in &fields {
+                let shown = &row.fields[name];
+                let is_shown = match name.as_str() {
+                    "read" => shown.as_i64() >= value.as_i64(),
+                    "pinned_at" => shown.is_null() == value.is_null(),
+                    _ => shown == value,
+                };
+                assert!(is_shown, "{}: `{name}` {value}: {row:?}", self.name);
+            }
+        }
+        self.requested += 1;
+        let request = Request {
+            expected,
+            conversation,
+            arguments: members(arguments.clone()),
+            is_sent: false,
         };
-        wire.send(&[0xc0, 0]).await;
-        loop {
-            match wire.receive().await {
-                Received::Publish(_) if rng.random_ratio(1, 60) => return, // lost on the way
-                Received::Publish(delivery) => {
-                    let is_dropped = delivery.packet_id == 0 && rng.random_ratio(1, 4);
-                    if !is_dropped {
-                        self.take(&delivery);
-                    }
-                    if delivery.packet_id != 0 {
-                        wire.acknowledge(delivery.packet_id).await;
-                    }
-                }
-                Received::PingResp => break,
-                other => panic!("{other:?}"),
-            }
-        }
-        self.wire = Some(wire);
-    }
-
-    fn take(&mut self, delivery: &Delivery) {
-        let levels: Vec<_> = delivery.topic.split('/').collect();
-        match levels[..] {
-            ["c", id, "messages"] => {
-                let entry = members(delivery.json());
-                self.arrived.push(Piece::Entry(id.parse().unwrap(), entry));
-            }
-            ["me", "inbox"] => self.arrived.push(Piece::Row(members(delivery.json()))),
-            _ => {}
-        }
+        self.requests.insert(self.requested, request);
     }
 
     /// Applies some of what has arrived, in any order; some of it comes once more.
@@ -113,39 +150,80 @@ impl Client {
         }
     }
 
+    pub(super) fn apply_all(&mut self, rng: &mut StdRng) {
+        self.arrived.shuffle(rng);
+        for piece in std::mem::take(&mut self.arrived) {
+            self.apply(piece);
+        }
+    }
+
     fn apply(&mut self, piece: Piece) {
         match piece {
-            Piece::Row(row) => {
-                let id: ConversationId = row["conversation"].as_str().unwrap().parse().unwrap();
-                let last_seq = row.get("last_seq").and_then(Value::as_i64);
-                assert_ne!(self.inbox.apply(row), Applied::Unreadable);
-                match (self.inbox.row(id), last_seq) {
-                    (None, _) => drop(self.threads.remove(&id)),
-                    (Some(_), Some(last_seq)) => self.thread(id).heard_of(last_seq),
-                    _ => {}
-                }
+            Piece::Row(row) => assert_ne!(self.apply_row(row, None), Applied::Unreadable),
+            Piece::Answer(expected, Some(row)) => {
+                assert_ne!(self.apply_row(row, Some(expected)), Applied::Unreadable);
             }
+            Piece::Answer(expected, None) => self.inbox.refused(expected),
             Piece::Entry(id, entry) => {
+                self.own(&entry);
                 assert_ne!(self.thread(id).entry(entry), Applied::Unreadable);
+                self.in_step(id);
             }
             Piece::Page(id, messages, last_seq) => {
-                let thread = self.thread(id);
-                for message in messages {
-                    assert_ne!(thread.message(message), Applied::Unreadable);
-                }
-                thread.page(last_seq);
+                self.apply_messages(id, messages);
+                self.thread(id).page(last_seq);
+                self.in_step(id);
             }
             Piece::Changes(id, messages, last_seq) => {
-                let thread = self.thread(id);
-                for message in messages {
-                    assert_ne!(thread.message(message), Applied::Unreadable);
-                }
-                thread.changed_up_to(last_seq);
+                self.apply_messages(id, messages);
+                self.thread(id).changed_up_to(last_seq);
+                self.in_step(id);
             }
         }
     }
 
-    fn thread(&mut self, id: ConversationId) -> &mut Thread {
+    /// A row has come, and the thread follows: it ends with the participation, and begins anew with
+    /// an epoch.
+    pub(super) fn apply_row(&mut self, row: Members, answers: Option<Expected>) -> Applied {
+        let id: ConversationId = row["conversation"].as_str().unwrap().parse().unwrap();
+        let last_seq = row.get("last_seq").and_then(Value::as_i64);
+        let epoch = |inbox: &Inbox| Some(inbox.row(id)?.fields["epoch"].as_i64());
+        let before = epoch(&self.inbox);
+        let applied = match answers {
+            Some(expected) => self.inbox.answered(expected, row),
+            None => self.inbox.apply(row),
+        };
+        let after = epoch(&self.inbox);
+        if after.is_none() || before.is_some_and(|before| Some(before) != after) {
+            self.threads.remove(&id);
+        }
+        if let (Some(_), Some(last_seq)) = (after, last_seq) {
+            self.thread(id).heard_of(last_seq);
+        }
+        applied
+    }
+
+    pub(super) fn apply_messages(&mut self, id: ConversationId, messages: Vec<Members>) {
+        for message in messages {
+            self.own(&message);
+            assert_ne!(self.thread(id).message(message), Applied::Unreadable);
+        }
+    }
+
+    /// What is the user's own has arrived, and is not on its way any more.
+    fn own(&mut self, entry: &Members) {
+        if entry.get("from") == Some(&json!(self.user)) {
+            self.outgoing.entry(entry);
+        }
+    }
+
+    pub(super) fn in_step(&mut self, id: ConversationId) {
+        if let Some(synced) = self.threads.get(&id).and_then(Thread::synced) {
+            self.outgoing.in_step(id, synced);
+        }
+    }
+
+    pub(super) fn thread(&mut self, id: ConversationId) -> &mut Thread {
         let me = Subject::new(&self.user).unwrap();
         self.threads.entry(id).or_insert_with(|| Thread::new(me))
     }
@@ -167,6 +245,7 @@ impl Client {
 
     /// Asks for the newest messages of a conversation over REST.
     pub(super) async fn fetch_thread(&mut self, broker: &TestBroker, id: ConversationId) {
+        let asked = self.outgoing.ask();
         let path = format!("/v1/conversations/{id}/thread?limit=200");
         let (status, page) = broker.request(Method::GET, &self.user, &path, None).await;
         if status == 404 {
@@ -174,6 +253,7 @@ impl Client {
         }
         assert_eq!(status, 200, "{page}");
         let last_seq = page["last_seq"].as_i64().unwrap();
+        self.outgoing.answered(asked, id, last_seq);
         let page = Piece::Page(id, messages(&page), last_seq);
         self.arrived.push(page);
     }
@@ -183,127 +263,34 @@ impl Client {
         let Some(gap) = self.threads.get(&id).and_then(Thread::gap) else {
             return;
         };
-        let mut all = Vec::new();
-        let mut since = gap.from - 1;
-        let last_seq = loop {
-            let path = format!("/v1/conversations/{id}/thread?changed_since={since}&limit=100");
+        let since = gap.from - 1;
+        let path = format!("/v1/conversations/{id}/thread?changed_since={since}");
+        if let Some((all, last_seq)) = self.read_changes(broker, &path).await {
+            self.arrived.push(Piece::Changes(id, all, last_seq));
+        }
+    }
+
+    /// All pages of changes, and where the conversation ended then; none if it cannot be read.
+    pub(super) async fn read_changes(
+        &mut self,
+        broker: &TestBroker,
+        path: &str,
+    ) -> Option<(Vec<Members>, i64)> {
+        let (mut all, mut path) = (Vec::new(), path.to_owned());
+        loop {
             let (status, page) = broker.request(Method::GET, &self.user, &path, None).await;
             if status == 404 {
-                return;
+                return None;
             }
             assert_eq!(status, 200, "{page}");
             all.extend(messages(&page));
             match page["next_changed_since"].as_i64() {
-                Some(next) => since = next,
-                None => break page["last_seq"].as_i64().unwrap(),
-            }
-        };
-        self.arrived.push(Piece::Changes(id, all, last_seq));
-    }
-
-    /// Everything is quiet: takes all that waits, asks for what differs, until nothing does.
-    pub(super) async fn settle(&mut self, broker: &TestBroker, rng: &mut StdRng) {
-        self.connect(broker).await;
-        let mut wire = self.wire.take().unwrap();
-        wire.send(&[0xc0, 0]).await;
-        loop {
-            match wire.receive().await {
-                Received::Publish(delivery) => {
-                    self.take(&delivery);
-                    if delivery.packet_id != 0 {
-                        wire.acknowledge(delivery.packet_id).await;
-                    }
+                Some(next) => {
+                    let (before, _) = path.rsplit_once('=').unwrap();
+                    path = format!("{before}={next}");
                 }
-                Received::PingResp => break,
-                other => panic!("{other:?}"),
+                None => return Some((all, page["last_seq"].as_i64().unwrap())),
             }
-        }
-        self.wire = Some(wire);
-        self.apply_all(rng);
-        if self.as_of.is_none() {
-            self.fetch_inbox(broker).await;
-            self.apply_all(rng);
-        }
-        let differences = self.reconcile(broker).await;
-        self.apply_all(rng);
-        let ids: Vec<_> = self.inbox.rows().iter().map(|(id, _)| *id).collect();
-        for id in ids {
-            self.fetch_thread(broker, id).await;
-            self.apply_all(rng);
-            self.fetch_changes(broker, id).await;
-            self.apply_all(rng);
-        }
-        if differences > 0 {
-            assert_eq!(
-                self.reconcile(broker).await,
-                0,
-                "{}: still differs",
-                self.name
-            );
-        }
-    }
-
-    fn apply_all(&mut self, rng: &mut StdRng) {
-        self.arrived.shuffle(rng);
-        for piece in std::mem::take(&mut self.arrived) {
-            self.apply(piece);
-        }
-    }
-
-    /// Sends what it shows; answers how much of it differs.
-    async fn reconcile(&mut self, broker: &TestBroker) -> usize {
-        let body = json!({"conversations": self.inbox.known(), "since": self.as_of});
-        let (status, answer) = broker
-            .request(Method::POST, &self.user, "/v1/reconcile", Some(body))
-            .await;
-        assert_eq!(status, 200, "{answer}");
-        let mut differences = 0;
-        for difference in answer["conversations"].as_array().unwrap() {
-            let id: ConversationId = difference["conversation"]
-                .as_str()
-                .unwrap()
-                .parse()
-                .unwrap();
-            assert_eq!(difference["mismatch"], Value::Null, "{difference}");
-            match difference.get("row") {
-                // What changed since is told although it is known: versions tell.
-                Some(row) => {
-                    let is_news = self.inbox.apply(members(row.clone())) == Applied::Changed;
-                    differences += usize::from(is_news);
-                }
-                None if self.inbox.row(id).is_some() => {
-                    self.inbox.forget(id);
-                    differences += 1;
-                }
-                None => {}
-            }
-            match self
-                .inbox
-                .row(id)
-                .and_then(|row| row.fields["last_seq"].as_i64())
-            {
-                Some(last_seq) => self.thread(id).heard_of(last_seq),
-                None => drop(self.threads.remove(&id)),
-            }
-        }
-        differences
-    }
-}
-
-async fn subscribe(wire: &mut Wire) -> Vec<Delivery> {
-    let mut before = Vec::new();
-    wire.send_subscribe(&[("c/+/messages", 1), ("me/#", 1)], &[])
-        .await;
-    loop {
-        match wire.receive().await {
-            Received::SubAck { .. } => return before,
-            Received::Publish(delivery) => {
-                if delivery.packet_id != 0 {
-                    wire.acknowledge(delivery.packet_id).await;
-                }
-                before.push(delivery);
-            }
-            other => panic!("{other:?}"),
         }
     }
 }

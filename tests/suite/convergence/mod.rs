@@ -1,11 +1,17 @@
 //! Whatever happens on the way, devices end up showing what Postgres holds.
 //!
-//! Model devices keep the cache of the SDK. Connections break, events are lost, repeated and
-//! reordered, the same news comes over MQTT and REST, devices sleep, people come and go, messages are
-//! edited, retracted and reacted to. Then all is quiet, every device asks once for what differs, and
-//! is compared with what the tables say, counted anew.
+//! Model devices keep the cache of the SDK, write and set things themselves, and show that at once.
+//! Connections break, events and acknowledgements are lost, repeated and reordered, the same news
+//! comes over MQTT, REST and streams of events, devices sleep, people come, go and fall silent,
+//! messages are edited, retracted, reacted to, and expire. Then all is quiet, every device asks
+//! once for what differs, and is compared with what the tables say, counted anew. In every other
+//! run it reads nothing but what it is told to.
 
+mod change;
 mod client;
+mod events;
+mod live;
+mod settle;
 mod truth;
 mod world;
 

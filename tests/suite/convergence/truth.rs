@@ -10,8 +10,11 @@ use sqlx::{PgPool, Row as _};
 /// The fields of each row of a user's inbox that can be counted.
 pub(crate) async fn rows(pool: &PgPool, user: &str) -> BTreeMap<ConversationId, Members> {
     let rows = sqlx::query(
-        "select p.conversation_id, c.title, c.last_seq, p.read_seq, p.role,
-                p.pinned_at is not null as is_pinned,
+        "select p.conversation_id, c.title, c.last_seq, c.epoch, p.read_seq, p.role,
+                (extract(epoch from p.pinned_at) * 1000)::bigint as pinned_at,
+                (extract(epoch from p.silenced_until) * 1000)::bigint as silenced_until,
+                (extract(epoch from c.archived_at) * 1000)::bigint as archived_at,
+                c.receipts, c.history_depth, c.retention_seconds,
                 greatest(p.visible_from, c.first_seq) as first_seq,
                 least(1000, (select count(*) from messages m
                  where m.conversation_id = p.conversation_id and m.seq > p.read_seq
@@ -21,7 +24,13 @@ pub(crate) async fn rows(pool: &PgPool, user: &str) -> BTreeMap<ConversationId, 
                  where m.conversation_id = p.conversation_id and m.seq > p.read_seq
                    and m.seq >= greatest(p.visible_from, c.first_seq) and m.ordinal is not null
                    and m.sender_id <> p.user_id and m.retract_seq is null and m.content_format >= 0
-                   and nullif(convert_from(m.extra, 'UTF8'), '')::jsonb -> 'mentions' ? u.subject
+                   and coalesce((
+                           select convert_from(e.extra, 'UTF8')::jsonb -> 'mentions' from messages e
+                           where e.conversation_id = m.conversation_id and e.ref_seq = m.seq
+                             and e.type = 'edit' and length(e.extra) > 0
+                             and convert_from(e.extra, 'UTF8')::jsonb ? 'mentions'
+                           order by e.seq desc limit 1
+                       ), nullif(convert_from(m.extra, 'UTF8'), '')::jsonb -> 'mentions') ? u.subject
                    and exists (select from mentions n where n.conversation_id = m.conversation_id
                                and n.seq = m.seq and n.user_id = p.user_id))) as mentions,
                 p.archived_seq is not null and (p.muted_until is not null or p.archived_seq >= coalesce(
@@ -42,6 +51,15 @@ pub(crate) async fn rows(pool: &PgPool, user: &str) -> BTreeMap<ConversationId, 
             "last_seq": row.get::<i64, _>("last_seq"),
             "read": row.get::<i64, _>("read_seq"),
             "role": row.get::<String, _>("role"),
+            "epoch": row.get::<i32, _>("epoch"),
+            "pinned_at": row.get::<Option<i64>, _>("pinned_at"),
+            "silenced_until": row.get::<Option<i64>, _>("silenced_until"),
+            "settings": {
+                "receipts": row.get::<bool, _>("receipts"),
+                "history_depth": row.get::<Option<i64>, _>("history_depth"),
+                "retention_seconds": row.get::<Option<i64>, _>("retention_seconds"),
+                "archived_at": row.get::<Option<i64>, _>("archived_at"),
+            },
             "first_seq": row.get::<i64, _>("first_seq"),
             "unread": row.get::<i64, _>("unread"),
             "mentions": row.get::<i64, _>("mentions"),
@@ -52,11 +70,44 @@ pub(crate) async fn rows(pool: &PgPool, user: &str) -> BTreeMap<ConversationId, 
     rows.iter().map(row).collect()
 }
 
+/// The conversations of a user, the newest activity first.
+pub(super) async fn order(pool: &PgPool, user: &str) -> Vec<ConversationId> {
+    let ids: Vec<uuid::Uuid> = sqlx::query_scalar(
+        "select c.conversation_id from conversations c join participants p using (conversation_id)
+         join users u using (user_id)
+         where u.subject = $1 and p.left_seq is null
+         order by c.updated_at desc, c.conversation_id desc",
+    )
+    .bind(user)
+    .fetch_all(pool)
+    .await
+    .unwrap();
+    ids.into_iter().map(ConversationId).collect()
+}
+
+/// Whether the log holds what a user sent under this id.
+pub(super) async fn is_stored(pool: &PgPool, id: ConversationId, user: &str, sent: &str) -> bool {
+    sqlx::query_scalar(
+        "select exists (
+             select from messages m join users u on u.user_id = m.sender_id
+             where m.conversation_id = $1 and u.subject = $2 and m.client_message_id = $3)",
+    )
+    .bind(id.0)
+    .bind(user)
+    .bind(sent)
+    .fetch_one(pool)
+    .await
+    .unwrap()
+}
+
 /// The thread of a user, replayed from the log.
 pub(crate) async fn thread(pool: &PgPool, id: ConversationId, user: &str) -> Vec<Members> {
     let log = sqlx::query(
         "select m.seq, m.client_message_id as id, s.subject as sender, m.type, m.ref_seq,
-                case when m.body = '' then 'null' else convert_from(m.body, 'UTF8')::jsonb end as body,
+                case when m.body = '' then 'null'
+                     when m.content_format = 1 then to_jsonb(encode(m.body, 'base64'))
+                     else convert_from(m.body, 'UTF8')::jsonb end as body,
+                case when m.content_format = 1 then 'bytes' else 'body' end as content,
                 nullif(convert_from(m.extra, 'UTF8'), '')::jsonb as extra,
                 (extract(epoch from m.created_at) * 1000)::bigint as at,
                 greatest(p.visible_from, c.first_seq) as visible_from,
@@ -82,11 +133,12 @@ pub(crate) async fn thread(pool: &PgPool, id: ConversationId, user: &str) -> Vec
         let seq: i64 = row.get("seq");
         let (kind, sender): (String, String) = (row.get("type"), row.get("sender"));
         let (target, at): (Option<i64>, i64) = (row.get("ref_seq"), row.get("at"));
-        let body: Value = row.get("body");
+        let (content, body): (String, Value) = (row.get("content"), row.get("body"));
         if !["edit", "retract", "reaction"].contains(&kind.as_str()) {
             let entry = json!({"seq": seq, "id": row.get::<String, _>("id"), "from": sender, "at": at,
-                "type": kind, "body": body, "version": seq});
+                "type": kind, "version": seq});
             let mut entry = members(entry);
+            entry.insert(content, body);
             if let Some(Value::Object(extra)) = row.get::<Option<Value>, _>("extra") {
                 entry.extend(extra);
             }
@@ -101,7 +153,8 @@ pub(crate) async fn thread(pool: &PgPool, id: ConversationId, user: &str) -> Vec
         message.insert("version".into(), seq.into());
         match kind.as_str() {
             "edit" => {
-                message.insert("body".into(), body);
+                message.retain(|name, _| !["body", "bytes"].contains(&name.as_str()));
+                message.insert(content, body);
                 message.insert("edited_at".into(), at.into());
                 if let Some(Value::Object(extra)) = row.get::<Option<Value>, _>("extra") {
                     message.extend(extra);
@@ -112,7 +165,9 @@ pub(crate) async fn thread(pool: &PgPool, id: ConversationId, user: &str) -> Vec
                 reactions.remove(&target);
             }
             _ => {
-                let key = body["key"].as_str().unwrap().to_owned();
+                let Some(key) = body["key"].as_str().map(str::to_owned) else {
+                    continue; // erased with everything before it
+                };
                 let users = reactions.entry(target).or_default().entry(key).or_default();
                 if body["remove"] == true {
                     users.remove(&sender);

@@ -248,6 +248,17 @@ impl Wire {
         puback
     }
 
+    /// Publishes what is refused, with MQTT 3.1.1: what is said on `me/device` comes first, so that
+    /// whoever has the PUBACK knows.
+    pub(crate) async fn ask_refused(&mut self, topic: &str, payload: &[u8]) -> Delivery {
+        let packet_id = self.publish(topic, payload).await;
+        let told = self.delivery().await;
+        assert_eq!((told.topic.as_str(), told.packet_id), ("me/device", 0));
+        let puback = self.puback().await;
+        assert_eq!((puback.packet_id, puback.code), (packet_id, 0));
+        told
+    }
+
     /// Says something in a conversation without waiting; answers the packet id.
     pub(crate) async fn begin_say(&mut self, conversation: &str, id: &str) -> u16 {
         let payload = json!({"id": id, "body": format!("{id} says hello")}).to_string();

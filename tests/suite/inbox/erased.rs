@@ -46,7 +46,7 @@ fn shown<'a>(inbox: &'a Inbox, group: &str) -> &'a serde_json::Map<String, Value
 
 /// What is told to somebody who shows the rows of `inbox`.
 async fn reconcile(broker: &TestBroker, user: &str, inbox: &Inbox) -> Vec<Value> {
-    let body = json!({"conversations": inbox.known()});
+    let body = json!({"conversations": inbox.known(|_| None)});
     let path = "/v1/reconcile";
     let (status, answer) = broker.request(Method::POST, user, path, Some(body)).await;
     assert_eq!(status, 200, "{answer}");

@@ -41,8 +41,7 @@ async fn rumqttc_of_mqtt_3_lives_the_story(pool: PgPool) {
     alice.publish(&stage.send_topic(), "last").await;
     assert_eq!(bob.entry().await, (7, "last".into()));
 
-    alice.publish(&stage.foreign_topic(), "refused").await;
-    let event = alice.event().await;
+    let event = alice.refused(&stage.foreign_topic(), "refused").await;
     assert_eq!(
         (&event["event"], &event["id"], &event["code"]),
         (&"refused".into(), &"refused".into(), &0x87.into())
@@ -116,10 +115,26 @@ impl Client {
     }
 
     async fn publish(&mut self, topic: &str, id: &str) {
+        self.begin_publish(topic, id).await;
+        self.acknowledged().await;
+    }
+
+    /// Publishes what is refused: that is said before it is acknowledged.
+    async fn refused(&mut self, topic: &str, id: &str) -> Value {
+        self.begin_publish(topic, id).await;
+        let event = self.event().await;
+        self.acknowledged().await;
+        event
+    }
+
+    async fn begin_publish(&mut self, topic: &str, id: &str) {
         let publish = self
             .client
             .publish(topic, QoS::AtLeastOnce, false, message(id));
         publish.await.unwrap();
+    }
+
+    async fn acknowledged(&mut self) {
         self.until(|packet| matches!(packet, Packet::PubAck(_)).then_some(()))
             .await;
     }

@@ -42,8 +42,11 @@ impl Ways {
         let why = refused.properties.text(0x1f).unwrap().to_owned();
         assert!(!why.is_empty());
 
-        assert_eq!(self.old.ask(&topic, payload.as_bytes()).await.code, 0);
-        let event = self.old.delivery().await.json();
+        let event = self
+            .old
+            .ask_refused(&topic, payload.as_bytes())
+            .await
+            .json();
         assert_eq!(
             (&event["event"], &event["code"]),
             (&json!("refused"), &json!(code))
