@@ -42,7 +42,8 @@ impl Stream {
             if let (Some(name), Some(data)) = (member("event"), member("data")) {
                 events.push((name.to_owned(), serde_json::from_str(data).unwrap()));
             }
-            self.text = rest.to_owned();
+            let rest = rest.to_owned();
+            self.text = rest;
         }
         events
     }

@@ -290,12 +290,12 @@ impl Client {
             let path = format!("/{conversation}/messages");
             sent.push((id, ask(Method::POST, path, envelope).await));
         }
-        let mut set = Vec::new();
+        let mut answers = Vec::new();
         for number in self.next_requests() {
             let request = &self.requests[&number];
             let path = format!("/{}/inbox", request.conversation);
             let arguments = request.arguments.clone();
-            set.push((number, ask(Method::PATCH, path, arguments).await));
+            answers.push((number, ask(Method::PATCH, path, arguments).await));
         }
         if is_lossy {
             return self.lose_connection();
@@ -307,7 +307,7 @@ impl Client {
                 self.outgoing.refused(&id, &body["detail"].to_string());
             }
         }
-        for (number, (status, body)) in set {
+        for (number, (status, body)) in answers {
             self.answer(number, status == StatusCode::OK, &body);
         }
     }
