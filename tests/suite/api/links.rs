@@ -20,10 +20,11 @@ fn links(page: &Answer) -> HashMap<String, String> {
         .collect()
 }
 
-/// What a page lists, as texts; each is there once.
+/// What a page lists, as texts; each is there once. `counts` of the caller's own messages stand beside the list.
 fn items(page: &Answer) -> Vec<String> {
     let members = page.body.as_object().unwrap();
-    let list = members.values().find_map(Value::as_array);
+    let mut members = members.iter().filter(|(name, _)| *name != "counts");
+    let list = members.find_map(|(_, member)| member.as_array());
     let items = list.unwrap_or_else(|| panic!("no list: {}", page.text));
     items.iter().map(Value::to_string).collect()
 }

@@ -1,7 +1,7 @@
 //! What every operation refuses alike.
 
 use homing::store::MIGRATOR;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use sqlx::PgPool;
 
 use super::{INVALID, NOT_FOUND, World, operations};
@@ -133,4 +133,3 @@ async fn no_operation_takes_a_sequence_that_is_not_there(pool: PgPool) {
     assert!(asked >= 20, "{asked}");
     world.broker.stop().await;
 }
-

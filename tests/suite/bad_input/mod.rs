@@ -46,6 +46,7 @@ impl Operation {
                 "id" => json!("AZjzwgAAcACAAAAAAAAAAQ"),
                 "client_id" => json!("phone"),
                 "format" => json!("json"),
+                "until" => json!("forever"),
                 other => panic!("{}: what is {other}?", self.name),
             };
             (name.clone(), value)
@@ -53,7 +54,6 @@ impl Operation {
         let mut arguments: Map<_, _> = arguments.collect();
         // What is not required alone, but must not all be missing.
         let besides = match self.name.as_str() {
-            "participants/silence" => Some(("until", json!("forever"))),
             "receipts/put" => Some(("read", json!(1))),
             _ => None,
         };

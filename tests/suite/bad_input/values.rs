@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use super::{INVALID, NOT_FOUND, World, kind, operations};
+use super::{INVALID, World, kind, operations};
 use crate::requests::ask;
 
 /// Goal: what is written by PUBLISH or POST, and reports, name only entries that there may be.

@@ -12,6 +12,7 @@ mod client;
 mod events;
 mod live;
 mod settle;
+mod stored;
 mod truth;
 mod world;
 

@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::json;
 use sqlx::PgPool;
 
-use super::{client::Client, settle::Catching, truth};
+use super::{client::Client, settle::Catching, stored, truth};
 use crate::harness::{TestBroker, until};
 
 pub(super) const USERS: [&str; 6] = ["ann", "ben", "cleo", "dan", "eve", "fay"];
@@ -180,7 +180,7 @@ impl World {
             let rows = truth::rows(pool, &client.user).await;
             let shown = client.inbox.rows();
             let ids: Vec<_> = shown.iter().map(|(id, _)| *id).collect();
-            assert_eq!(ids, truth::order(pool, &client.user).await, "{place}");
+            assert_eq!(ids, stored::order(pool, &client.user).await, "{place}");
             for (id, row) in shown {
                 for (name, expected) in &rows[&id] {
                     assert_eq!(
@@ -231,7 +231,7 @@ fn check_thread(thread: &Thread, row: &Row, expected: &[Members], place: &str) {
 async fn check_written(client: &Client, pool: &PgPool, place: &str) {
     client.assert_done();
     for written in &client.written {
-        let stored = truth::is_stored(pool, written.conversation, &client.user, &written.id);
+        let stored = stored::is_stored(pool, written.conversation, &client.user, &written.id);
         let has_failed = client.has_failed(&written.id);
         let is_right = stored.await != has_failed || (written.is_reaction && !has_failed);
         assert!(

@@ -63,7 +63,7 @@ impl<W: Clone> Board<W> {
         self.set_due(user, due);
     }
 
-    fn set_due(&mut self, user: UserId, due: Option<Instant>) {
+    pub(super) fn set_due(&mut self, user: UserId, due: Option<Instant>) {
         let Some(watched) = self.watched(user) else {
             return;
         };
