@@ -207,7 +207,7 @@ impl Device {
         loop {
             let now = *phase.borrow_and_update();
             match now {
-                Phase::Load if self.has_subscribed => self.fill(connection).await?,
+                Phase::Load => self.fill(connection).await?,
                 Phase::End => return Ok(Leave::End),
                 _ => {}
             }
@@ -216,7 +216,7 @@ impl Device {
                 _ = phase.changed() => {}
             }
             packets_left -= 1;
-            if packets_left <= 0 && now == Phase::Load && self.has_subscribed {
+            if packets_left <= 0 && now == Phase::Load {
                 return Ok(match self.rng.random_range(0..3) {
                     0 => Leave::Disconnect,
                     1 => Leave::Vanish,
@@ -411,7 +411,7 @@ impl Device {
         let back_at = counts.borrow().acknowledged + self.rng.random_range(0..100);
         tokio::select! {
             _ = counts.wait_for(|counts| counts.acknowledged >= back_at) => {}
-            _ = phase.wait_for(|phase| *phase != Phase::Load) => {}
+            _ = phase.wait_for(|phase| matches!(phase, Phase::Drain | Phase::End)) => {}
         }
     }
 

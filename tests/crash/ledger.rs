@@ -16,6 +16,8 @@ pub(crate) type Place = usize;
 /// What everybody is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
+    /// Subscribe, and send nothing: who subscribes begins at the head of the log.
+    Subscribe,
     /// Send as much as the window allows, go away and come back.
     Load,
     /// Send nothing new; repeat what is not acknowledged, receive what is left.

@@ -60,7 +60,7 @@ impl Load {
         let logs = CONVERSATIONS.iter().zip(&conversations).map(log).collect();
         let audit = Audit::new(rest.clone(), ledger.clone(), logs);
         let conversations = Arc::new(conversations);
-        let phase = watch::Sender::new(Phase::Load);
+        let phase = watch::Sender::new(Phase::Subscribe);
         let mut devices = JoinSet::new();
         for (name, user, version, filter) in DEVICES {
             let setup = Setup {
@@ -90,6 +90,7 @@ impl Load {
         };
         load.until(|counts| counts.subscribed == DEVICES.len())
             .await;
+        load.phase.send_replace(Phase::Load);
         for (user, place) in PROGRAMS {
             let program = Program {
                 rest: rest.clone(),
