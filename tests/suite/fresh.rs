@@ -242,7 +242,7 @@ async fn a_fresh_device_costs_the_same_whatever_the_account_holds(pool: PgPool) 
     let [small, page, large] = costs[..] else {
         panic!("{costs:?}")
     };
-    for (place, bytes_max) in [(0, 41_000), (1, 21_500), (2, 41_500)] {
+    for (place, bytes_max) in [(0, 41_000), (1, 18_500), (2, 41_500)] {
         assert_eq!(large[place], page[place]);
         assert_eq!(small[place].requests, large[place].requests);
         assert!(small[place].bytes < large[place].bytes);
