@@ -124,7 +124,7 @@ pub async fn answer(
 /// The request failed: it may be begun again at once.
 pub async fn give_up(conn: &mut PgConnection, user: UserId, key: &str) -> Result<(), StoreError> {
     sqlx::query!(
-        "update idempotency_keys set begun_at = '-infinity'
+        "update idempotency_keys set begun_at = 'epoch'
          where user_id = $1 and key = $2 and status is null",
         user.0,
         key,
