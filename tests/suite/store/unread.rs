@@ -135,20 +135,23 @@ async fn written(conn: &mut PgConnection) -> BTreeMap<String, i64> {
 async fn entries_after_the_newest_message_are_not_walked(pool: PgPool) {
     let mut conn = writer(&pool).await;
     let (alice, bob) = (user(&mut conn, "alice").await, user(&mut conn, "bob").await);
-    let id = group(&mut conn, &[&alice, &bob]).await;
-    fill(&mut conn, id, &bob, 3).await;
-    sqlx::query(
-        "with entries as (
-             insert into messages (conversation_id, seq, sender_id, client_message_id, type, body)
-             select $1, seq, $2, 'e-' || seq, 'edit', '' from generate_series(4, 1000) seq
-         )
-         update conversations set last_seq = 1000 where conversation_id = $1",
-    )
-    .bind(id.0)
-    .bind(bob.0.0)
-    .execute(&mut conn)
-    .await
-    .unwrap();
+    // In one of them alice has written all, and read nothing.
+    for sender in [&bob, &alice] {
+        let id = group(&mut conn, &[&alice, &bob]).await;
+        fill(&mut conn, id, sender, 3).await;
+        sqlx::query(
+            "with entries as (
+                 insert into messages (conversation_id, seq, sender_id, client_message_id, type, body)
+                 select $1, seq, $2, 'e-' || seq, 'edit', '' from generate_series(4, 1000) seq
+             )
+             update conversations set last_seq = 1000 where conversation_id = $1",
+        )
+        .bind(id.0)
+        .bind(bob.0.0)
+        .execute(&mut conn)
+        .await
+        .unwrap();
+    }
     let found = "select coalesce(sum(idx_tup_fetch), 0)::bigint from pg_stat_xact_user_tables";
     let wanted = Wanted {
         is_unread: true,
@@ -159,5 +162,5 @@ async fn entries_after_the_newest_message_are_not_walked(pool: PgPool) {
     let page = inbox::page(&mut tx, alice.0, &wanted).await.unwrap();
     assert_eq!((page.len(), page[0].unread), (1, 3));
     let found: i64 = sqlx::query_scalar(found).fetch_one(&mut *tx).await.unwrap();
-    assert!(found <= 30, "{found} rows");
+    assert!(found <= 60, "{found} rows");
 }
