@@ -1,0 +1,102 @@
+"""Prints what homing-load reported of each server as one table: table.py FOLDER SERVER..."""
+
+import json
+import sys
+from pathlib import Path
+
+NAMES = {
+    "homing": "Homing, committed to Postgres",
+    "mosquitto_memory": "mosquitto, in memory",
+    "mosquitto_persistent": "mosquitto, saved every 30 min (default)",
+    "mosquitto_saving": "mosquitto, saved on each change",
+    "rabbitmq_classic": "RabbitMQ, durable classic queues (default)",
+    "rabbitmq_quorum": "RabbitMQ, quorum queues",
+    "ejabberd_mqtt": "ejabberd mod_mqtt",
+}
+
+
+class Reports:
+    """Of one server, by scenario; an error where there is no report."""
+
+    def __init__(self, folder):
+        self.reports, self.errors = {}, {}
+        for error in folder.glob("*.error"):
+            report = error.with_suffix(".json")
+            if report.stat().st_size:
+                self.reports[error.stem] = json.loads(report.read_text())
+            else:
+                self.errors[error.stem] = error.read_text().strip().removeprefix("homing-load: ")
+
+    def cell(self, scenario, show):
+        if scenario in self.reports:
+            return show(self.reports[scenario])
+        return "failed: " + self.errors.get(scenario, "was not run")
+
+
+def latency(report, of):
+    return next(one for one in report["latencies"] if one["of"] == of)
+
+
+def milliseconds(report, of):
+    found = latency(report, of)
+    return f"{found['p50_micros'] / 1e3:.2f} / {found['p99_micros'] / 1e3:.1f} ms"
+
+
+def rate_of(report):
+    return f"{report['messages']['delivered_per_second']:,.0f}"
+
+
+def cpu_of(report):
+    return f"{report['cpu']['server_micros_per_delivery']:.0f} µs"
+
+
+def lost_of(report):
+    messages = report["messages"]
+    return f"{messages['lost']:,} of {messages['expected']:,}"
+
+
+def drained(report):
+    return f"{latency(report, 'drained')['max_micros'] / 1e6:.2f} s"
+
+
+def came_back(report):
+    return "; ".join([f"{report['seconds']:.2f} s", *report["violations"]])
+
+
+def resident(report):
+    text = f"{report['memory']['rss_bytes_per_connection'] / 1e3:.1f} kB"
+    return "; ".join([text, *report["violations"]])
+
+
+ROWS = [
+    ("1:1 messages per second, 16 pairs, window 16", "pairs", rate_of),
+    ("CPU of the server per message", "pairs", cpu_of),
+    ("time from sending to delivery in it, p50 / p99", "pairs", lambda one: milliseconds(one, "delivery")),
+    ("PUBACK at 500 messages/s over 100 pairs, p50 / p99", "paced", lambda one: milliseconds(one, "PUBACK")),
+    ("fan-out 1 to 100, delivered per second", "fanout", lambda one: f"{rate_of(one)} at {cpu_of(one)}"),
+    ("500 devices come back to 20 messages each, all drained", "offline", drained),
+    ("2,000 sessions come back at once, last CONNACK", "storm", came_back),
+    ("idle connection, one subscription, resident", "idle", resident),
+    ("lost of 10,000 acknowledged when `kill -9` came before the devices", "crash", lost_of),
+]
+FAULTS = ["lost", "doubled", "reordered", "pubacks_out_of_order"]
+
+
+def faults(server):
+    """Of all that was sent while the server lived."""
+    counted = [server.reports[name]["messages"] for name in ("pairs", "paced", "fanout", "offline") if name in server.reports]
+    sums = [sum(messages[fault] for messages in counted) for fault in FAULTS]
+    return " / ".join(f"{count:,}" for count in sums) + f" of {sum(one['expected'] for one in counted):,}"
+
+
+def main(folder, names):
+    servers = [Reports(Path(folder, name)) for name in names]
+    rows = [(what, *(server.cell(scenario, show) for server in servers)) for what, scenario, show in ROWS]
+    rows.append(("lost / doubled / reordered / PUBACKs out of order, in all of the above but the last", *map(faults, servers)))
+    print("|", " | ".join(["what", *(NAMES[name] for name in names)]), "|")
+    print("|", " | ".join("---" for _ in range(len(names) + 1)), "|")
+    for row in rows:
+        print("|", " | ".join(row), "|")
+
+
+main(sys.argv[1], sys.argv[2:])
