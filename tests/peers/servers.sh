@@ -92,7 +92,7 @@ start_rabbitmq_quorum() { start_rabbitmq rabbitmq-quorum "mqtt.durable_queue_typ
 
 ejabberd_libraries() { dirname "$(find /usr/lib -maxdepth 3 -name 'ejabberd-[0-9]*' | head -n 1)"; }
 
-# start_ejabberd FOLDER: with the ejabberd.yml that is there, and as its ejabberdctl starts it, which
+# start_ejabberd FOLDER PORT: with the ejabberd.yml that is there, and as its ejabberdctl starts it, which
 # would become another user.
 start_ejabberd() {
     local folder=$work/$1
@@ -107,7 +107,7 @@ start_ejabberd() {
     ) >>"$folder/out" 2>&1 </dev/null &
     pid=$!
     pids=("$pid")
-    wait_for_port "$mqtt_port" "$folder/out"
+    wait_for_port "$2" "$folder/out"
 }
 
 # ejabberdctl_of FOLDER WORD...: what ejabberdctl does, without becoming the package's user.
@@ -135,8 +135,61 @@ modules:
   mod_mqtt: {}
 YAML
     fi
-    start_ejabberd ejabberd-mqtt
+    start_ejabberd ejabberd-mqtt "$mqtt_port"
     ejabberdctl_of ejabberd-mqtt register load localhost "$password" || true # a restart finds it registered
+}
+
+# Makes the cluster in which ejabberd stores: as Postgres is set up by default, fsync included.
+make_cluster() {
+    local bin=$1 data=$2
+    mkdir -p "$data"
+    if [ "$(id -u)" -eq 0 ]; then chown "$(as_postgres id -u):$(as_postgres id -g)" "$data"; fi
+    (cd / && as_postgres "$bin/initdb" -D "$data" -U postgres -A trust -E UTF8 --locale=C) >/dev/null
+}
+
+# ejabberd, with its users, rosters and archives in a Postgres beside it, and every message archived.
+start_ejabberd_mam() {
+    local folder=$work/ejabberd-mam bin is_new='' postmaster
+    bin=$(find_postgres)
+    database=postgres://postgres@127.0.0.1:$other_port/postgres
+    if ! [ -e "$folder" ]; then
+        is_new=yes
+        mkdir -p "$folder"
+        make_cluster "$bin" "$folder/postgres"
+    fi
+    (cd / && as_postgres "$bin/postgres" -D "$folder/postgres" -p "$other_port" \
+        -c listen_addresses=127.0.0.1 -c unix_socket_directories='') >>"$folder/postgres.log" 2>&1 &
+    pid=$!
+    wait_for_port "$other_port" "$folder/postgres.log"
+    postmaster=$(head -n 1 "$folder/postgres/postmaster.pid")
+    until psql -XAtqc 'select 1' -d "$database" >/dev/null 2>&1 || ! kill -0 "$pid"; do sleep 0.1; done
+    if [ -n "$is_new" ]; then
+        psql -X -q -v ON_ERROR_STOP=1 -d "$database" -f /usr/share/ejabberd/sql/pg.sql
+        psql -X -q -v ON_ERROR_STOP=1 -v password="$password" -d "$database" -f tests/peers/ejabberd.sql
+        cat >"$folder/ejabberd.yml" <<YAML
+hosts: [localhost]
+loglevel: warning
+default_db: sql
+sql_type: pgsql
+sql_server: 127.0.0.1
+sql_port: $other_port
+sql_database: postgres
+sql_username: postgres
+auth_method: [sql]
+listen:
+  - port: $mqtt_port
+    ip: 127.0.0.1
+    module: ejabberd_c2s
+modules:
+  mod_disco: {}
+  mod_mam: {default: always, assume_mam_usage: true}
+  mod_offline: {}
+  mod_roster: {}
+  mod_stream_mgmt: {resend_on_timeout: if_offline}
+YAML
+    fi
+    start_ejabberd ejabberd-mam "$mqtt_port"
+    pids+=("$postmaster")
 }
 
 start_homing() {
@@ -159,6 +212,7 @@ stop_server() {
         kill -TERM "$pid" 2>/dev/null || true
     fi
     wait "$pid" 2>/dev/null || true
+    kill -INT "${pids[@]}" 2>/dev/null || true # a Postgres that does not end with its server
     # A Postgres is no child of this shell.
     for one in "${pids[@]}"; do tail --pid="$one" -f /dev/null; done
     pid=

@@ -13,6 +13,7 @@ NAMES = {
     "rabbitmq_quorum": "RabbitMQ, quorum queues",
     "ejabberd_mqtt": "ejabberd mod_mqtt",
 }
+ARCHIVE = "ejabberd_mam"
 
 
 class Reports:
@@ -25,12 +26,13 @@ class Reports:
             if report.stat().st_size:
                 self.reports[error.stem] = json.loads(report.read_text())
             else:
-                self.errors[error.stem] = error.read_text().strip().removeprefix("homing-load: ")
+                said = error.read_text().strip() or "gave up"
+                self.errors[error.stem] = said.splitlines()[-1].removeprefix("homing-load: ")
 
     def cell(self, scenario, show):
         if scenario in self.reports:
             return show(self.reports[scenario])
-        return "failed: " + self.errors.get(scenario, "was not run")
+        return "no: " + self.errors.get(scenario, "was not run")
 
 
 def latency(report, of):
@@ -64,14 +66,14 @@ def came_back(report):
 
 
 def resident(report):
-    text = f"{report['memory']['rss_bytes_per_connection'] / 1e3:.1f} kB"
+    text = f"{report['memory']['rss_bytes_per_connection'] / 1e3:.1f} kB at {report['connections']:,}"
     return "; ".join([text, *report["violations"]])
 
 
 ROWS = [
     ("1:1 messages per second, 16 pairs, window 16", "pairs", rate_of),
     ("CPU of the server per message", "pairs", cpu_of),
-    ("time from sending to delivery in it, p50 / p99", "pairs", lambda one: milliseconds(one, "delivery")),
+    ("from sending to delivery meanwhile, p50 / p99", "pairs", lambda one: milliseconds(one, "delivery")),
     ("PUBACK at 500 messages/s over 100 pairs, p50 / p99", "paced", lambda one: milliseconds(one, "PUBACK")),
     ("fan-out 1 to 100, delivered per second", "fanout", lambda one: f"{rate_of(one)} at {cpu_of(one)}"),
     ("500 devices come back to 20 messages each, all drained", "offline", drained),
@@ -89,14 +91,71 @@ def faults(server):
     return " / ".join(f"{count:,}" for count in sums) + f" of {sum(one['expected'] for one in counted):,}"
 
 
-def main(folder, names):
+def print_table(heads, rows):
+    for row in (heads, ["---"] * len(heads), *rows):
+        print("|", " | ".join(row), "|")
+
+
+def brokers(folder, names):
     servers = [Reports(Path(folder, name)) for name in names]
     rows = [(what, *(server.cell(scenario, show) for server in servers)) for what, scenario, show in ROWS]
     rows.append(("lost / doubled / reordered / PUBACKs out of order, in all of the above but the last", *map(faults, servers)))
-    print("|", " | ".join(["what", *(NAMES[name] for name in names)]), "|")
-    print("|", " | ".join("---" for _ in range(len(names) + 1)), "|")
-    for row in rows:
-        print("|", " | ".join(row), "|")
+    print_table(["what", *(NAMES[name] for name in names)], rows)
+
+
+# What both have, and how the report of each says it: Homing's of homing-load, ejabberd's of xmpp.py.
+BOTH_ROWS = [
+    ("1:1 messages per second, 16 pairs, window 16", "pairs", rate_of, rate_of),
+    (
+        "CPU of server and Postgres per message",
+        "pairs",
+        cpu_of,
+        lambda one: f"{one['server_micros_per_message']:,.0f} µs",
+    ),
+    (
+        "CPU of the load generator meanwhile",
+        "pairs",
+        lambda one: f"{one['cpu']['generator_cores']:.2f} cores",
+        lambda one: f"{one['generator_cores']:.2f} cores",
+    ),
+    (
+        "PUBACK, XEP-0198 ack at 500 messages/s over 100 pairs, p50 / p99",
+        "paced",
+        lambda one: milliseconds(one, "PUBACK"),
+        lambda one: f"{one['ack_p50_ms']:.2f} / {one['ack_p99_ms']:.1f} ms",
+    ),
+    (
+        "`kill -9` of server and Postgres: lost of what was acknowledged",
+        "crash",
+        lambda one: f"{lost_of(one)}, devices away",
+        lambda one: f"{one['lost_for_receiver']:,} of {one['acknowledged']:,}, under load: neither received nor in the "
+        f"receiver's archive ({one['lost_for_sender']:,} not in the sender's)",
+    ),
+]
+
+
+def fresh(one):
+    steps = [("50 messages of one", "thread"), ("the last message of each", "last"), ("how many are unread, if it knew since when", "unread")]
+    told = [f"login {one['login_bytes'] / 1e3:.1f} kB", f"contacts {one['roster_bytes'] / 1e3:.1f} kB"]
+    told += [f"{what}: {one[name + '_bytes'] / 1e3:.1f} kB, {one[name + '_requests']} requests" for what, name in steps]
+    total = sum(value for name, value in one.items() if name.endswith("_bytes"))
+    return "; ".join(told) + f"; together {total / 1e3:.0f} kB"
+
+
+def conversations(folder):
+    homing, ejabberd = Reports(Path(folder, "homing")), Reports(Path(folder, ARCHIVE))
+    rows = [(what, homing.cell(name, ours), ejabberd.cell(name, theirs)) for what, name, ours, theirs in BOTH_ROWS]
+    fresh_of_homing = "a list of 50 and 50 messages: 4 requests, at most 41 kB in JSON and 18.5 kB in CBOR (tests/suite/fresh.rs)"
+    rows.append(("a fresh device, 50 conversations, bytes both ways", fresh_of_homing, ejabberd.cell("fresh", fresh)))
+    print_table(["what", NAMES["homing"], "ejabberd mod_mam, XMPP, archived in Postgres"], rows)
+
+
+def main(folder, names):
+    if names != [ARCHIVE]:
+        brokers(folder, [name for name in names if name != ARCHIVE])
+        print()
+    if ARCHIVE in names:
+        conversations(folder)
 
 
 main(sys.argv[1], sys.argv[2:])
