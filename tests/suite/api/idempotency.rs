@@ -102,6 +102,28 @@ async fn what_a_dead_process_had_begun_is_free_at_once(pool: PgPool) {
     assert_eq!(create(&api, "alice", "k1", &body).await.status, 409);
 }
 
+/// Given a request that failed by a fault of the server, then its key still stands for it: another
+/// body is refused, and the same one is done at once.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn a_key_whose_request_failed_stands_for_it_and_is_free(pool: PgPool) {
+    let api = Api::start(pool.clone()).await;
+    let body = json!({"participants": ["bob"], "title": "Us"});
+    let fault = "alter table conversations rename to gone";
+    sqlx::query(fault).execute(&pool).await.unwrap();
+    let failed = create(&api, "alice", "k1", &body).await;
+    failed.assert_problem(500, "internal", "fault");
+    let mended = "alter table gone rename to conversations";
+    sqlx::query(mended).execute(&pool).await.unwrap();
+
+    let other = json!({"participants": ["bob"], "title": "Them"});
+    let other = create(&api, "alice", "k1", &other).await;
+    other.assert_problem(422, "key-reused", "another request");
+    let again = create(&api, "alice", "k1", &body).await;
+    let replayed = again.header("idempotency-replayed");
+    assert_eq!((again.status, replayed), (201, ""), "{}", again.text);
+    assert_eq!(count(&pool).await, 1);
+}
+
 /// How many requests have been answered under a key.
 async fn answered(pool: &PgPool) -> i64 {
     let answered = "select count(*) from idempotency_keys where status is not null";
