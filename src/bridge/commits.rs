@@ -9,7 +9,6 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use bytes::Bytes;
 use hashbrown::HashMap;
 use prometheus_client::metrics::counter::Counter;
 
@@ -148,16 +147,6 @@ impl Commits {
         self.shard(user).contains_key(&user)
     }
 
-    /// Leaves something on `topic`, which begins with `me/`, for every connected device of a
-    /// user; says how many had no room. It reaches those that subscribe to it, at most once.
-    pub fn tell_user(&self, user: UserId, topic: &'static str, payload: &Bytes) -> u64 {
-        let mut dropped = 0;
-        for mailbox in self.shard(user).get(&user).into_iter().flatten() {
-            dropped += u64::from(!mailbox.mine(topic, payload));
-        }
-        dropped
-    }
-
     /// Lets the connection of a device end that is signed out.
     pub(super) fn sign_out(&self, user: UserId, device: DeviceId) {
         for mailbox in self.shard(user).get(&user).into_iter().flatten() {
@@ -170,6 +159,16 @@ impl Commits {
         let shard = self.shard(user);
         let mailboxes = shard.get(&user).into_iter().flatten();
         mailboxes.into_iter().any(|mailbox| mailbox.wants_inbox())
+    }
+
+    /// Those of the connected devices of the user that subscribe to `me/inbox`.
+    pub(super) fn inbox_mailboxes(&self, user: UserId) -> Vec<Arc<Mailbox>> {
+        let shard = self.shard(user);
+        let mailboxes = shard.get(&user).into_iter().flatten();
+        mailboxes
+            .filter(|mailbox| mailbox.wants_inbox())
+            .cloned()
+            .collect()
     }
 
     /// A row of the user's inbox shows something else now: tells the devices that want to know.
@@ -213,9 +212,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    /// Goal: nobody else gets it, and it is known who wants it.
     #[test]
-    fn a_user_is_told_on_every_connected_device() {
+    fn of_the_connected_devices_those_are_told_that_want_to_know() {
         let commits = Commits::default();
         let [phone, tablet, other]: [Arc<Mailbox>; 3] = Default::default();
         commits.subscribe(UserId(1), phone.clone());
@@ -225,13 +223,8 @@ mod tests {
         tablet.set_wants_inbox(true);
         assert!(commits.wants_inbox(UserId(1)) && !commits.wants_inbox(UserId(2)));
 
-        let payload = Bytes::from_static(b"{}");
-        assert_eq!(commits.tell_user(UserId(1), "me/inbox", &payload), 0);
-        let told = |mailbox: &Mailbox| {
-            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-            mailbox.poll_take(&mut cx).is_ready()
-        };
-        assert!(told(&phone) && told(&tablet) && !told(&other));
+        let told = commits.inbox_mailboxes(UserId(1));
+        assert!(matches!(&told[..], [one] if Arc::ptr_eq(one, &tablet)));
         commits.unsubscribe(UserId(1), &tablet);
         assert!(!commits.wants_inbox(UserId(1)));
     }

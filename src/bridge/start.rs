@@ -14,7 +14,7 @@ use super::{
     condition::Turns,
     counts::{Marks, Telling},
     idempotency::Requests,
-    inbox::patches::Patches,
+    inbox::{bases::Bases, patches::Patches},
     presence::Presence,
     push_settings::Apps,
     rates::Rates,
@@ -116,6 +116,7 @@ impl Bridge {
             commits: commits.clone(),
             interval: inbox.patch_interval,
             metrics: metrics.clone(),
+            bases: Bases::default(),
         };
         let telling = Telling::new(
             pool.clone(),

@@ -7,6 +7,7 @@ pub mod envelope;
 pub mod format;
 pub mod ids;
 pub mod message;
+pub mod patch;
 pub mod presence;
 pub mod problem;
 pub mod push;

@@ -165,6 +165,48 @@ async fn a_message_is_small(pool: PgPool) {
     broker.stop().await;
 }
 
+/// Goal: of a row of the inbox a device is told all once, and then little more than what is new.
+#[sqlx::test(migrator = "MIGRATOR")]
+#[expect(
+    clippy::print_stdout,
+    reason = "the figures are for the reader of a failure"
+)]
+async fn a_patch_of_the_inbox_is_small(pool: PgPool) {
+    let settings = [("inbox.patch_interval", "1ms")];
+    let broker = TestBroker::start_with(&pool, &settings).await;
+    let conversation = broker.conversation(&["alice", "bob"]).await;
+    let mut alice = broker.device("alice", "phone").await;
+    let send = format!("c/{conversation}/send");
+    let mut devices = Vec::new();
+    for format in ["json", "cbor"] {
+        let (mut bob, _) = broker
+            .connect(asking(broker.v5("bob", format), format))
+            .await;
+        bob.subscribe(&["me/inbox"]).await;
+        devices.push((format, bob, Vec::new()));
+    }
+    for id in ["1", "2"] {
+        let said = json!({"id": id, "body": "x".repeat(54)}).to_string();
+        assert_eq!(alice.ask(&send, said.as_bytes()).await.code, 0);
+        for (_, bob, sizes) in &mut devices {
+            sizes.push(bob.delivery_of("inbox").await.packet_bytes);
+        }
+    }
+    let path = format!("/v1/conversations/{conversation}/inbox");
+    let body = json!({"read": 2});
+    let (status, _) = broker
+        .request(Method::PATCH, "bob", &path, Some(body))
+        .await;
+    assert_eq!(status, 200);
+    for (format, bob, sizes) in &mut devices {
+        sizes.push(bob.delivery_of("inbox").await.packet_bytes);
+        println!("{format}: whole row, another message, a read: {sizes:?}");
+        assert!(sizes[1] * 3 < sizes[0] * 2, "{sizes:?}");
+        assert!(sizes[2] * 5 < sizes[0] * 2, "{sizes:?}");
+    }
+    broker.stop().await;
+}
+
 #[sqlx::test(migrator = "MIGRATOR")]
 async fn the_format_of_a_foreign_device_is_not_set(pool: PgPool) {
     let broker = TestBroker::start(&pool).await;

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   inbox       one row for each conversation, with a version that only rises
-//!   me/inbox    the same rows, when they change: at most once, to whoever subscribes
+//!   me/inbox    what changes of these rows: at most once, to whoever subscribes
 //!   thread      messages with their changes applied
 //!   reconcile   what of this does a client show wrong?
 //! ```
@@ -11,6 +11,7 @@
 //! Nothing here is written when a message is stored. A client that missed a patch finds out by
 //! `changed_since` or `reconcile`; nothing depends on a patch that arrives.
 
+pub(in crate::bridge) mod bases;
 mod page;
 pub mod patches;
 mod preview;

@@ -4,9 +4,10 @@
 //!   commit, read, mute, … ──▶ Dirty: (user, conversation) ──▶ Patches: one query ──▶ me/inbox
 //! ```
 //!
-//! The first change of a row is told at once, the next ones together, after the interval. A patch
-//! is the row as it is then; whoever gets it twice, or late, sees by its version that it changes
-//! nothing. What does not fit is dropped and counted: clients ask by `changed_since`.
+//! The first change of a row is told at once, the next ones together, after the interval. A device
+//! gets the whole row first, and then what has changed since it was told; whoever gets it twice,
+//! late or not at all sees that by the versions. What does not fit is dropped and counted, and
+//! the next one is whole again.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,7 +20,7 @@ use sqlx::PgPool;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::InboxRow;
+use super::bases::Bases;
 use crate::{
     bridge::commits::Commits,
     domain::ids::{ConversationId, UserId},
@@ -33,7 +34,6 @@ const PAIRS_MAX: usize = 100_000;
 const ROWS_MAX: usize = 500;
 /// Between two queries, so that many commits a second share one.
 const TICK: Duration = Duration::from_millis(20);
-const TOPIC: &str = "me/inbox";
 
 type Pair = (UserId, ConversationId);
 
@@ -117,12 +117,14 @@ pub(in crate::bridge) struct Patches {
     pub commits: Arc<Commits>,
     pub interval: Duration,
     pub metrics: BridgeMetrics,
+    pub bases: Bases,
 }
 
 impl Patches {
     /// Works until `stop` is cancelled.
-    pub(in crate::bridge) async fn run(self, stop: CancellationToken) {
-        let dirty = self.commits.dirty();
+    pub(in crate::bridge) async fn run(mut self, stop: CancellationToken) {
+        let commits = self.commits.clone();
+        let dirty = commits.dirty();
         let mut next = None;
         loop {
             let due = async {
@@ -151,7 +153,7 @@ impl Patches {
     }
 
     /// One query for all. What cannot be read now is marked again.
-    async fn tell(&self, mut pairs: Vec<Pair>) -> Result<(), StoreError> {
+    async fn tell(&mut self, mut pairs: Vec<Pair>) -> Result<(), StoreError> {
         pairs.retain(|(user, _)| self.commits.wants_inbox(*user));
         if pairs.is_empty() {
             return Ok(());
@@ -170,9 +172,8 @@ impl Patches {
             }
         };
         for row in rows {
-            let user = row.user;
-            let payload = serde_json::to_vec(&InboxRow::from(row)).unwrap_or_default();
-            let dropped = self.commits.tell_user(user, TOPIC, &payload.into());
+            let mailboxes = self.commits.inbox_mailboxes(row.user);
+            let dropped = self.bases.tell(row.user, &row.into(), &mailboxes);
             self.metrics.inbox_patches_dropped.inc_by(dropped);
         }
         Ok(())

@@ -14,8 +14,8 @@ use std::collections::{HashMap, VecDeque};
 
 use serde_json::Value;
 
-use super::{Applied, Inbox, Members, Row, is_true, merge::merge, number};
-use crate::domain::ids::ConversationId;
+use super::{Applied, Inbox, Members, Row, is_true, number};
+use crate::domain::{ids::ConversationId, patch::merge};
 
 /// Changes of one conversation that are waited for. Past it the oldest is not shown any more.
 const WAITING_MAX: usize = 100;

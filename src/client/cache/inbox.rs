@@ -4,8 +4,8 @@ use std::{cmp::Reverse, collections::HashMap};
 
 use serde_json::Value;
 
-use super::{Applied, Members, expected::Expectations, is_true, merge::merge, number, text};
-use crate::domain::ids::ConversationId;
+use super::{Applied, Members, expected::Expectations, is_true, number, text};
+use crate::domain::{ids::ConversationId, patch::merge};
 
 /// One conversation in the list.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -28,14 +28,20 @@ pub struct Inbox {
 
 impl Inbox {
     /// Merges a row or a patch of one. It must have `conversation` and `version`. Versions are
-    /// compared within an epoch; what names none, as a removal, is of the one that is known.
+    /// compared within an epoch; what names none, as a removal, is of the one that is known. A
+    /// patch that names `since_version` tells only what has changed since then.
     pub fn apply(&mut self, mut patch: Members) -> Applied {
         let conversation = text(&patch, "conversation").and_then(|id| id.parse().ok());
         let (Some(conversation), Some(version)) = (conversation, number(&patch, "version")) else {
             return Applied::Unreadable;
         };
+        patch.remove("version");
+        let since = number(&patch, "since_version");
+        patch.remove("since_version");
         let Some(row) = self.rows.get_mut(&conversation) else {
-            patch.remove("version");
+            if since.is_some() {
+                return Applied::Missed;
+            }
             let row = Row {
                 version,
                 epoch: number(&patch, "epoch"),
@@ -51,8 +57,11 @@ impl Inbox {
         if epoch < row.epoch || version <= row.version && !is_new_epoch {
             return Applied::Stale;
         }
-        patch.remove("version");
-        if is_true(&patch, "removed") || is_true(&row.fields, "removed") || is_new_epoch {
+        let was_removed = is_true(&row.fields, "removed");
+        if since.is_some_and(|since| since > row.version || is_new_epoch || was_removed) {
+            return Applied::Missed;
+        }
+        if is_true(&patch, "removed") || was_removed || is_new_epoch {
             row.fields = patch; // begins anew
         } else {
             merge(&mut row.fields, patch);
@@ -171,6 +180,32 @@ mod tests {
         inbox.apply(patch(12, &json!({"title": "Team", "unread": 0})));
         let anew = json!({"conversation": ID, "title": "Team", "unread": 0});
         assert_eq!(shown(&inbox), Some(anew));
+    }
+
+    /// Goal: whoever missed a patch takes nothing of the next one, and learns of it.
+    #[test]
+    fn a_patch_needs_what_it_builds_on() {
+        let mut inbox = Inbox::default();
+        let unread = |version: i64, since: i64, unread: i64| {
+            patch(
+                version,
+                &json!({"since_version": since, "epoch": 1, "unread": unread}),
+            )
+        };
+        assert_eq!(inbox.apply(unread(5, 4, 1)), Applied::Missed);
+        assert_eq!(inbox.known(|_| None), Vec::<Value>::new());
+        inbox.apply(patch(5, &json!({"epoch": 1, "title": "Team", "unread": 1})));
+        assert_eq!(inbox.apply(unread(8, 7, 3)), Applied::Missed);
+        assert_eq!(inbox.apply(unread(7, 3, 2)), Applied::Changed);
+        assert_eq!(inbox.apply(unread(8, 7, 3)), Applied::Changed);
+        assert_eq!(inbox.apply(unread(8, 7, 4)), Applied::Stale);
+        let expected = json!({"conversation": ID, "epoch": 1, "title": "Team", "unread": 3});
+        assert_eq!(shown(&inbox), Some(expected));
+        let anew = json!({"since_version": 8, "epoch": 2, "unread": 9});
+        assert_eq!(inbox.apply(patch(9, &anew)), Applied::Missed);
+        inbox.apply(patch(10, &json!({"removed": true})));
+        assert_eq!(inbox.apply(unread(11, 10, 1)), Applied::Missed);
+        assert_eq!(shown(&inbox), None);
     }
 
     /// Goal: a log that lost its end counts on from a lower version, whatever comes late.

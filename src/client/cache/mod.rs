@@ -22,7 +22,6 @@
 
 mod expected;
 mod inbox;
-mod merge;
 mod outgoing;
 mod thread;
 
@@ -31,10 +30,9 @@ pub use inbox::{Inbox, Row};
 pub use outgoing::{Asked, Outgoing, Sending, State};
 pub use thread::{Gap, Thread};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-/// The members of a JSON object.
-pub type Members = Map<String, Value>;
+pub use crate::domain::patch::Members;
 
 /// What a piece did to the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +44,8 @@ pub enum Applied {
     Anew,
     /// It was known, or is older than what is known.
     Stale,
+    /// It says what has changed since a version that is not known; ask for the row (`q/inbox/row`).
+    Missed,
     /// It is none of the server's: a member is missing or of the wrong type.
     Unreadable,
 }

@@ -145,6 +145,7 @@ pub(super) const MEMBERS: &[(&str, Holds)] = &[
     ("joined", Holds::Plain),
     ("delivered_seq", Holds::Plain),
     ("read_seq", Holds::Plain),
+    ("since_version", Holds::Plain),
 ];
 
 static NUMBERS: LazyLock<HashMap<&str, (u8, Holds)>> = LazyLock::new(|| {

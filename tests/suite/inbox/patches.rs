@@ -1,6 +1,9 @@
 //! Patches on me/inbox.
 
-use homing::store::MIGRATOR;
+use homing::{
+    client::cache::{Applied, Inbox},
+    store::MIGRATOR,
+};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
@@ -18,7 +21,7 @@ async fn patch(wire: &mut Wire) -> Value {
 }
 
 /// The next patch for which that holds; older ones may come before.
-async fn patch_with(wire: &mut Wire, is_it: impl Fn(&Value) -> bool) -> Value {
+async fn patch_with(wire: &mut Wire, mut is_it: impl FnMut(&Value) -> bool) -> Value {
     loop {
         let patch = patch(wire).await;
         if is_it(&patch) {
@@ -33,38 +36,91 @@ async fn watcher(broker: &TestBroker, user: &str, client_id: &str) -> Wire {
     wire
 }
 
-/// Goal: whatever changes a row, the patch is the row.
+/// What a device holds of one conversation.
+#[derive(Default)]
+struct Held(Inbox);
+
+impl Held {
+    /// Takes the patches up to that version, each of which must build on what is held.
+    async fn take(&mut self, wire: &mut Wire, version: &Value) -> Value {
+        let patch = patch_with(wire, |patch| {
+            let members = patch.as_object().unwrap().clone();
+            assert_eq!(self.0.apply(members), Applied::Changed, "{patch}");
+            patch["version"] == *version
+        });
+        patch.await
+    }
+
+    /// The row as the server would answer it now.
+    fn row(&self) -> Value {
+        let (_, row) = self.0.rows()[0];
+        let mut members = row.fields.clone();
+        members.insert("version".to_owned(), row.version.into());
+        Value::Object(members)
+    }
+}
+
+fn names(patch: &Value) -> Vec<&str> {
+    patch
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect()
+}
+
+/// Goal: whatever changes a row, a device that merges the patches holds the row.
 #[sqlx::test(migrator = "MIGRATOR")]
-async fn a_patch_is_the_row_as_it_is(pool: PgPool) {
+async fn patches_merged_are_the_row_as_it_is(pool: PgPool) {
     let settings = [("inbox.patch_interval", "10ms")];
     let broker = TestBroker::start_with(&pool, &settings).await;
     let group = &broker.conversation(&["bob", "alice"]).await;
-    let mut phone = watcher(&broker, "alice", "phone").await;
-    let mut tablet = watcher(&broker, "alice", "tablet").await;
+    let phone = watcher(&broker, "alice", "phone").await;
+    let tablet = watcher(&broker, "alice", "tablet").await;
+    let mut devices = [(phone, Held::default()), (tablet, Held::default())];
 
     say(&broker, "bob", group, "1").await;
     let expected = row(&broker, "alice", group).await;
-    for wire in [&mut phone, &mut tablet] {
-        assert_eq!(patch(wire).await, expected);
+    for (wire, held) in &mut devices {
+        let patch = held.take(wire, &expected["version"]).await;
+        assert_eq!(
+            (&patch, &held.row()),
+            (&expected, &expected),
+            "the first is whole"
+        );
     }
-    for change in [
-        json!({"read": 1}),
-        json!({"pinned": true}),
-        json!({"archived": true}),
-        json!({"muted_until": "forever"}),
-        json!({"muted_until": null}),
+    for (change, changed) in [
+        (json!({"read": 1}), "read"),
+        (json!({"pinned": true}), "pinned_at"),
+        (json!({"archived": true}), "archived"),
+        (json!({"muted_until": "forever"}), "muted_until"),
+        (json!({"muted_until": null}), "muted_until"),
     ] {
         let expected = set(&broker, "alice", group, change.clone()).await;
-        for wire in [&mut phone, &mut tablet] {
-            let patch = patch_with(wire, |patch| patch["version"] == expected["version"]).await;
-            assert_eq!(patch, expected, "{change}");
+        for (wire, held) in &mut devices {
+            let patch = held.take(wire, &expected["version"]).await;
+            assert_eq!(held.row(), expected, "{change}");
+            let mut always = vec![
+                "archived",
+                "conversation",
+                "epoch",
+                "mentions",
+                "since_version",
+                "unread",
+                "version",
+            ];
+            always.push(changed);
+            always.sort_unstable();
+            always.dedup();
+            assert_eq!(names(&patch), always, "{change}");
         }
     }
     let reaction = json!({"id": "2", "type": "reaction", "ref": 1, "body": {"key": "👍"}});
     super::post(&broker, "alice", group, &reaction).await;
     let expected = row(&broker, "alice", group).await;
-    let patched = patch_with(&mut phone, |patch| patch["version"] == expected["version"]).await;
-    assert_eq!(patched, expected);
+    let [(mut phone, mut held), _tablet] = devices;
+    held.take(&mut phone, &expected["version"]).await;
+    assert_eq!(held.row(), expected);
 
     broker.remove(group, "alice").await;
     let expected = row(&broker, "alice", group).await;
@@ -116,12 +172,12 @@ async fn patches_in_any_order_end_in_the_same_row(pool: PgPool) {
     }
     let expected = row(&broker, "alice", group).await;
     let mut patches = Vec::new();
-    while patches.last() != Some(&expected) {
+    let version = |row: &Value| row["version"].as_i64().unwrap();
+    while patches.last().map(version) != Some(version(&expected)) {
         patches.push(patch(&mut phone).await);
     }
-    let version = |row: &Value| row["version"].as_i64().unwrap();
     assert!(patches.is_sorted_by_key(version), "{patches:?}");
-    // Every order of a few of them, each twice.
+    // Every order of a few of them, each twice; whoever misses one asks for the row.
     let seeds = [0x9e37_79b9_u64, 0x85eb_ca6b, 0xc2b2_ae35];
     for seed in seeds {
         let mut shuffled: Vec<_> = patches.iter().chain(&patches).collect();
@@ -131,13 +187,40 @@ async fn patches_in_any_order_end_in_the_same_row(pool: PgPool) {
                 (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
             })
         });
-        let mut shown = json!({"version": -1});
+        let (mut held, mut has_missed) = (Held::default(), false);
         for patch in shuffled {
-            if version(patch) > version(&shown) {
-                shown = patch.clone();
-            }
+            let applied = held.0.apply(patch.as_object().unwrap().clone());
+            has_missed |= applied == Applied::Missed;
         }
-        assert_eq!(shown, expected);
+        if has_missed {
+            held.0.apply(expected.as_object().unwrap().clone());
+        }
+        assert_eq!(held.row(), expected);
+    }
+    broker.stop().await;
+}
+
+/// Goal: a device that connects in between, or again, is not told of changes that it cannot place.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn each_connection_is_told_the_whole_row_first(pool: PgPool) {
+    let settings = [("inbox.patch_interval", "1ms")];
+    let broker = TestBroker::start_with(&pool, &settings).await;
+    let group = &broker.conversation(&["alice", "bob"]).await;
+    let mut phone = watcher(&broker, "alice", "phone").await;
+    for number in 1..=3 {
+        say(&broker, "bob", group, &number.to_string()).await;
+        let said = row(&broker, "alice", group).await;
+        patch_with(&mut phone, |patch| patch["version"] == said["version"]).await;
+        let mut tablet = watcher(&broker, "alice", "tablet").await;
+        let silenced = json!({"notify_mentions": number % 2 == 0});
+        let last = set(&broker, "alice", group, silenced).await;
+        let first = patch(&mut tablet).await;
+        assert!(first.get("since_version").is_none(), "{first}");
+        assert_eq!(first, last);
+        let is_last = |patch: &Value| patch["version"] == last["version"];
+        let known = patch_with(&mut phone, is_last).await;
+        assert_eq!(known["since_version"], said["version"], "{known}");
+        tablet.disconnect().await;
     }
     broker.stop().await;
 }
