@@ -10,6 +10,9 @@
 //! answer. A stop waits for it: the task holds the bridge, and writers work until nobody does.
 //! Whatever must not happen twice even if the process dies in between takes its id from the seed.
 
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt as _;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use tokio_util::task::TaskTracker;
@@ -80,19 +83,13 @@ impl Bridge {
                 Ok(Err(answer)) => return answer,
                 Err(error) => return OperationError::from(error).answer(name),
             };
-            let answer = work(bridge.clone(), caller, seed).await;
+            // A panic as well gives the key up.
+            let work = async { work(bridge.clone(), caller, seed).await };
+            let answer = finished(name, work).await;
             bridge.end_once(user, &key, &answer).await;
             answer
         });
-        task.await.unwrap_or_else(|error| {
-            tracing::error!(
-                operation = name,
-                error = &error as &dyn std::error::Error,
-                "a request failed"
-            );
-            let detail = "this is a fault of the server; its log says more";
-            Problem::new(ProblemKind::Internal, detail).into()
-        })
+        task.await.unwrap_or_else(|error| failed(name, &error))
     }
 
     async fn begin_once(
@@ -142,6 +139,19 @@ impl Bridge {
     }
 }
 
+/// What comes of the work; a panic is a fault of the server as others are.
+async fn finished(operation: &'static str, work: impl Future<Output = Answer>) -> Answer {
+    let answer = AssertUnwindSafe(work).catch_unwind().await;
+    // What it says, the process has written where panics go.
+    answer.unwrap_or_else(|_| failed(operation, &"it panicked"))
+}
+
+fn failed(operation: &'static str, error: &dyn std::fmt::Display) -> Answer {
+    tracing::error!(operation, %error, "a request failed");
+    let detail = "this is a fault of the server; its log says more";
+    Problem::new(ProblemKind::Internal, detail).into()
+}
+
 fn replayed(status: i16, body: Option<Vec<u8>>) -> Result<Answer, StoreError> {
     let body = body.map(|body| {
         let text = String::from_utf8(body).map_err(StoreError::corrupt)?;
@@ -172,5 +182,11 @@ mod tests {
     fn parts_do_not_run_into_each_other() {
         assert_ne!(hash(&[b"ab", b"c"]), hash(&[b"a", b"bc"]));
         assert_eq!(hash(&[b"ab", b"c"]), hash(&[b"ab", b"c"]));
+    }
+
+    #[tokio::test]
+    async fn work_that_panics_fails_as_other_work_does() {
+        let answer = finished("x", async { panic!("as it must") }).await;
+        assert_eq!(answer.status, 500);
     }
 }
