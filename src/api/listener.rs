@@ -240,8 +240,9 @@ mod tests {
                 client.read_u8().await.unwrap();
             }
         };
-        let (written, ()) = tokio::join!(connection.write_all(b"12345678901234"), takes);
-        written.unwrap();
+        // Who is cut would wait for ever.
+        let writes = async { connection.write_all(b"12345678901234").await.unwrap() };
+        tokio::join!(writes, takes);
     }
 
     #[tokio::test(start_paused = true)]
