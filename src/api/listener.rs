@@ -189,6 +189,8 @@ mod tests {
 
     const TAKING: Duration = Duration::from_mins(1);
     const STOPPING: Duration = Duration::from_secs(5);
+    /// Who is not cut until then never is.
+    const FOREVER: Duration = Duration::from_hours(24);
 
     /// A connection that has room for four bytes, its client, and the stop.
     fn connection() -> (Patient<DuplexStream>, DuplexStream, CancellationToken) {
@@ -205,7 +207,8 @@ mod tests {
     /// After how long the connection was cut.
     async fn cut(io: impl Future<Output = io::Result<()>>) -> Duration {
         let began = Instant::now();
-        let error = io.await.unwrap_err();
+        let ended = tokio::time::timeout(FOREVER, io).await;
+        let error = ended.expect("it should be cut").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         // The clock of a paused runtime stops at the next millisecond.
         Duration::from_secs(began.elapsed().as_secs())
@@ -220,6 +223,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_of_several_parts_is_cut() {
+        let (mut connection, _client, _stop) = connection();
+        let parts = [IoSlice::new(b"12"), IoSlice::new(b"34")];
+        assert_eq!(connection.write_vectored(&parts).await.unwrap(), 4);
+        let more = async { connection.write_vectored(&parts).await.map(drop) };
+        assert_eq!(cut(more).await, TAKING);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_takes_something_now_and_then_goes_on() {
         let (mut connection, mut client, _stop) = connection();
         let takes = async {
@@ -228,8 +240,9 @@ mod tests {
                 client.read_u8().await.unwrap();
             }
         };
-        let (written, ()) = tokio::join!(connection.write_all(b"12345678901234"), takes);
-        written.unwrap();
+        // Who is cut would wait for ever.
+        let writes = async { connection.write_all(b"12345678901234").await.unwrap() };
+        tokio::join!(writes, takes);
     }
 
     #[tokio::test(start_paused = true)]

@@ -117,7 +117,7 @@ impl Attachments {
 }
 
 impl Signer {
-    fn upload(&self, upload: &Upload) -> Result<UploadUrl, ConversationError> {
+    fn upload(&self, upload: &Upload, seed: Option<Uuid>) -> Result<UploadUrl, ConversationError> {
         let is_plain = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
         let content_type = upload.content_type.as_str();
         if !(1..=255).contains(&content_type.len()) || !content_type.bytes().all(is_plain) {
@@ -128,7 +128,7 @@ impl Signer {
             let detail = format!("an attachment has 1 to {} bytes", self.bytes_max);
             return Err(ConversationError::Refused(ProblemKind::TooLarge, detail));
         }
-        let id = Uuid::new_v4().to_string();
+        let id = seed.unwrap_or_else(Uuid::new_v4).to_string();
         let mut put = self.bucket.put_object(Some(&self.credentials), &id);
         // What is signed must be sent so: another size or type is refused by the store.
         put.headers_mut().insert("content-type", content_type);
@@ -174,9 +174,14 @@ fn is_attached(payload: &[u8], sequence: Sequence, id: &str) -> bool {
 }
 
 impl Bridge {
-    /// A place for something that the caller wants to attach to a message.
-    pub fn sign_upload(&self, upload: &Upload) -> Result<UploadUrl, ConversationError> {
-        self.0.attachments.signer()?.upload(upload)
+    /// A place for something that the caller wants to attach to a message; the same one for
+    /// the same `seed`.
+    pub fn sign_upload(
+        &self,
+        upload: &Upload,
+        seed: Option<Uuid>,
+    ) -> Result<UploadUrl, ConversationError> {
+        self.0.attachments.signer()?.upload(upload, seed)
     }
 
     /// Where an attachment of a message is, for who may read the message.

@@ -2,13 +2,17 @@
 //!
 //! ```text
 //!   key is new ──▶ begun ──▶ done ──▶ answer kept for a day; a repeat gets it again
-//!                    │ 5xx, the process died, or no answer for a minute: begun again, same seed
+//!                    │ 5xx, good for a while only, the process died, or no answer for a minute:
+//!                    │ begun again, same seed
 //! ```
 //!
 //! What has begun runs to its end in a task of its own, whether or not anybody waits for the
 //! answer. A stop waits for it: the task holds the bridge, and writers work until nobody does.
 //! Whatever must not happen twice even if the process dies in between takes its id from the seed.
 
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt as _;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use tokio_util::task::TaskTracker;
@@ -79,19 +83,13 @@ impl Bridge {
                 Ok(Err(answer)) => return answer,
                 Err(error) => return OperationError::from(error).answer(name),
             };
-            let answer = work(bridge.clone(), caller, seed).await;
+            // A panic as well gives the key up.
+            let work = async { work(bridge.clone(), caller, seed).await };
+            let answer = finished(name, work).await;
             bridge.end_once(user, &key, &answer).await;
             answer
         });
-        task.await.unwrap_or_else(|error| {
-            tracing::error!(
-                operation = name,
-                error = &error as &dyn std::error::Error,
-                "a request failed"
-            );
-            let detail = "this is a fault of the server; its log says more";
-            Problem::new(ProblemKind::Internal, detail).into()
-        })
+        task.await.unwrap_or_else(|error| failed(name, &error))
     }
 
     async fn begin_once(
@@ -107,7 +105,7 @@ impl Bridge {
         };
         let mut conn = self.pool().acquire().await?;
         let problem = match idempotency::begin(&mut conn, keyed, self.requests().opened).await? {
-            Begun::Mine { first_micros } => return Ok(Ok(seed(user, key, first_micros))),
+            Begun::Mine { seed } => return Ok(Ok(seed)),
             Begun::Answered { status, body } => return replayed(status, body).map(Err),
             Begun::InWork { seconds } => {
                 let detail = "the request with this idempotency key is being worked on";
@@ -122,11 +120,12 @@ impl Bridge {
         Ok(Err(problem.into()))
     }
 
-    /// Keeps the answer; after a failure of the server the request may be begun again.
+    /// Keeps the answer. After a failure of the server, and for what is good for a while only, the
+    /// request may be begun again.
     async fn end_once(&self, user: UserId, key: &str, answer: &Answer) {
         let ended = async {
             let mut conn = self.pool().acquire().await?;
-            if answer.status >= 500 {
+            if answer.status >= 500 || answer.is_passing {
                 return idempotency::give_up(&mut conn, user, key).await;
             }
             let status = i16::try_from(answer.status).map_err(StoreError::corrupt)?;
@@ -138,6 +137,19 @@ impl Bridge {
             tracing::warn!(error, "an answer is not kept; a repeat is done again");
         }
     }
+}
+
+/// What comes of the work; a panic is a fault of the server as others are.
+async fn finished(operation: &'static str, work: impl Future<Output = Answer>) -> Answer {
+    let answer = AssertUnwindSafe(work).catch_unwind().await;
+    // What it says, the process has written where panics go.
+    answer.unwrap_or_else(|_| failed(operation, &"it panicked"))
+}
+
+fn failed(operation: &'static str, error: &dyn std::fmt::Display) -> Answer {
+    tracing::error!(operation, %error, "a request failed");
+    let detail = "this is a fault of the server; its log says more";
+    Problem::new(ProblemKind::Internal, detail).into()
 }
 
 fn replayed(status: i16, body: Option<Vec<u8>>) -> Result<Answer, StoreError> {
@@ -162,17 +174,6 @@ fn hash(parts: &[&[u8]]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-fn seed(user: UserId, key: &str, first_micros: i64) -> Uuid {
-    let hash = hash(&[
-        &user.0.to_le_bytes(),
-        key.as_bytes(),
-        &first_micros.to_le_bytes(),
-    ]);
-    let mut half = [0; 16];
-    half.copy_from_slice(&hash[..16]);
-    Uuid::new_v8(half)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,18 +184,9 @@ mod tests {
         assert_eq!(hash(&[b"ab", b"c"]), hash(&[b"ab", b"c"]));
     }
 
-    /// Goal: neither another user nor the same key on another day leads to the same conversation.
-    #[test]
-    fn a_seed_is_that_of_one_request() {
-        let first = seed(UserId(1), "a", 7);
-        assert_eq!(seed(UserId(1), "a", 7), first);
-        for other in [
-            seed(UserId(2), "a", 7),
-            seed(UserId(1), "b", 7),
-            seed(UserId(1), "a", 8),
-        ] {
-            assert_ne!(other, first);
-        }
-        assert_eq!(first.get_version_num(), 8);
+    #[tokio::test]
+    async fn work_that_panics_fails_as_other_work_does() {
+        let answer = finished("x", async { panic!("as it must") }).await;
+        assert_eq!(answer.status, 500);
     }
 }

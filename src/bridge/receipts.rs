@@ -68,6 +68,8 @@ struct Gathered {
     signs: HashMap<DeviceId, Sign>,
     closing: Vec<Closing>,
     waiting: Vec<Waiting>,
+    /// Positions were written and no answer came: they may be stored, and nobody was told.
+    is_uncertain: bool,
     /// Some of it should have been written before.
     is_late: bool,
     /// Nothing is written any more: the process stops.
@@ -291,13 +293,13 @@ impl Receipts {
 
     /// Writes what has gathered. What of it is stored is in `moved`, also if the rest is not.
     async fn flush(&self, pool: &PgPool, moved: &mut Vec<Moved>) -> Result<(), StoreError> {
-        let gathered = {
+        let mut gathered = {
             let mut later = self.lock();
             let gathered = std::mem::take(&mut *later);
             later.writing = gathered.positions.len();
             gathered
         };
-        match write(pool, &gathered, moved).await {
+        match write(pool, &mut gathered, moved).await {
             Ok(take_part) => {
                 let mut later = self.lock();
                 later.writing = 0;
@@ -330,6 +332,7 @@ impl Receipts {
         }
         let newer = std::mem::replace(&mut gathered.closing, older.closing);
         gathered.closing.extend(newer);
+        gathered.is_uncertain |= older.is_uncertain;
         gathered.is_late = true;
         self.is_behind.store(true, Ordering::SeqCst);
         let newer = std::mem::replace(&mut gathered.waiting, older.waiting);
@@ -373,7 +376,7 @@ fn gather_sign(signs: &mut HashMap<DeviceId, Sign>, newer: Sign) {
 /// Answers, for each report that waits, whether its user takes part.
 async fn write(
     pool: &PgPool,
-    gathered: &Gathered,
+    gathered: &mut Gathered,
     moved: &mut Vec<Moved>,
 ) -> Result<Vec<bool>, StoreError> {
     let mut take_part = Vec::new();
@@ -402,7 +405,13 @@ async fn write(
         settled.extend(cursors::read_by_writing(&mut conn, &written).await?);
     }
     if !settled.is_empty() {
+        let was_uncertain = std::mem::replace(&mut gathered.is_uncertain, true);
         *moved = cursors::settle(&mut conn, &settled).await?;
+        if was_uncertain {
+            // What rose the last time does not rise again.
+            *moved = cursors::settled(&mut conn, &settled).await?;
+        }
+        gathered.is_uncertain = false;
     }
     let inflight: Vec<_> = gathered
         .inflight

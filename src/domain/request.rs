@@ -130,6 +130,8 @@ pub struct Answer {
     pub retry_after: Option<u64>,
     /// It was answered so before, to a request with the same idempotency key.
     pub is_replayed: bool,
+    /// It is good for a while only: the same request is done anew, whatever its key.
+    pub is_passing: bool,
 }
 
 #[derive(Serialize)]
@@ -164,6 +166,7 @@ impl Answer {
             body,
             retry_after: None,
             is_replayed: false,
+            is_passing: false,
         }
     }
 

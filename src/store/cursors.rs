@@ -62,6 +62,30 @@ pub struct Moved {
     pub is_told: bool,
 }
 
+struct MovedRow {
+    conversation_id: Uuid,
+    user_id: i64,
+    subject: String,
+    delivered_seq: i64,
+    read_seq: i64,
+    has_read: bool,
+    is_told: bool,
+}
+
+impl MovedRow {
+    fn moved(self) -> Result<Moved, StoreError> {
+        Ok(Moved {
+            conversation: ConversationId(self.conversation_id),
+            user: UserId(self.user_id),
+            name: Subject::new(&self.subject).map_err(StoreError::corrupt)?,
+            delivered: self.delivered_seq,
+            read: self.read_seq,
+            has_read: self.has_read,
+            is_told: self.is_told,
+        })
+    }
+}
+
 /// Lets a device begin with what comes next, in each conversation that is covered now and was
 /// not `before`. What was covered before goes on where it stands.
 ///
@@ -177,7 +201,8 @@ pub async fn settle(conn: &mut PgConnection, batch: &[Settled]) -> Result<Vec<Mo
     let conversations: Vec<_> = batch.iter().map(|settled| settled.conversation.0).collect();
     let delivered: Vec<_> = batch.iter().map(|settled| settled.delivered).collect();
     let read: Vec<_> = batch.iter().map(|settled| settled.read).collect();
-    sqlx::query!(
+    sqlx::query_as!(
+        MovedRow,
         r#"select m.conversation_id as "conversation_id!", m.user_id as "user_id!", u.subject,
                   m.delivered_seq as "delivered_seq!", m.read_seq as "read_seq!",
                   m.has_read as "has_read!", u.receipts and c.receipts as "is_told!"
@@ -193,17 +218,42 @@ pub async fn settle(conn: &mut PgConnection, batch: &[Settled]) -> Result<Vec<Mo
     .fetch_all(conn)
     .await?
     .into_iter()
-    .map(|row| {
-        Ok(Moved {
-            conversation: ConversationId(row.conversation_id),
-            user: UserId(row.user_id),
-            name: Subject::new(&row.subject).map_err(StoreError::corrupt)?,
-            delivered: row.delivered_seq,
-            read: row.read_seq,
-            has_read: row.has_read,
-            is_told: row.is_told,
-        })
-    })
+    .map(MovedRow::moved)
+    .collect()
+}
+
+/// Where those who settled stand, whether or not they rose: after a [`settle`] without an answer.
+pub async fn settled(conn: &mut PgConnection, batch: &[Settled]) -> Result<Vec<Moved>, StoreError> {
+    let users: Vec<_> = batch.iter().map(|settled| settled.user.0).collect();
+    let conversations: Vec<_> = batch.iter().map(|settled| settled.conversation.0).collect();
+    let read: Vec<_> = batch.iter().map(|settled| settled.read).collect();
+    // `limit 1` makes a look-up of each sub-query, whatever the planner knows of the tables.
+    sqlx::query_as!(
+        MovedRow,
+        r#"select i.conversation_id as "conversation_id!", i.user_id as "user_id!", u.subject,
+                  p.delivered_seq, p.read_seq, u.receipts and c.receipts as "is_told!",
+                  coalesce(least(i.read_seq, c.last_seq) = p.read_seq, false) as "has_read!"
+           from (
+               select i.conversation_id, i.user_id, max(i.read_seq) as read_seq
+               from unnest($1::bigint[], $2::uuid[], $3::bigint[]) as i (user_id, conversation_id, read_seq)
+               group by i.conversation_id, i.user_id
+           ) i
+           cross join lateral (
+               select p.delivered_seq, p.read_seq from participants p
+               where p.conversation_id = i.conversation_id and p.user_id = i.user_id
+                 and p.left_seq is null
+               limit 1
+           ) p
+           join users u on u.user_id = i.user_id
+           join conversations c on c.conversation_id = i.conversation_id"#,
+        &users[..],
+        &conversations[..],
+        &read[..] as &[Option<i64>],
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(MovedRow::moved)
     .collect()
 }
 

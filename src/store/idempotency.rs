@@ -1,6 +1,7 @@
 //! What was answered to requests that may come again.
 
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::StoreError;
 use crate::domain::ids::UserId;
@@ -17,9 +18,9 @@ pub struct Keyed<'a> {
 /// What stands under a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Begun {
-    /// Nothing was answered yet: do it. When the key came first, in microseconds since 1970.
+    /// Nothing was answered yet: do it. The seed is the same whenever this is begun again.
     Mine {
-        first_micros: i64,
+        seed: Uuid,
     },
     /// Somebody is at it, or was until the process died; how long until it may be done
     /// again, in seconds.
@@ -63,7 +64,7 @@ pub async fn begin(
            where k.status is null and k.request_hash = excluded.request_hash
              and k.begun_at < greatest(now() - interval '1 minute',
                                        'epoch'::timestamptz + $4 * interval '1 microsecond')
-           returning (extract(epoch from created_at) * 1000000)::bigint as "first_micros!""#,
+           returning seed"#,
         user.0,
         key,
         request_hash,
@@ -71,8 +72,8 @@ pub async fn begin(
     )
     .fetch_optional(&mut *conn)
     .await?;
-    if let Some(first_micros) = mine {
-        return Ok(Begun::Mine { first_micros });
+    if let Some(seed) = mine {
+        return Ok(Begun::Mine { seed });
     }
     let row = sqlx::query!(
         r#"select request_hash = $3 as "is_same!", status, body,
@@ -121,7 +122,7 @@ pub async fn answer(
     Ok(())
 }
 
-/// The request failed: it may be begun again at once.
+/// Nothing is kept: the request may be begun again at once.
 pub async fn give_up(conn: &mut PgConnection, user: UserId, key: &str) -> Result<(), StoreError> {
     sqlx::query!(
         "update idempotency_keys set begun_at = 'epoch'

@@ -69,6 +69,18 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    /// How many connections served a request that was accepted. The pool of an HTTP client may
+    /// begin another one in the moment in which the first one is there, and leaves it unused.
+    pub(crate) fn used(&self, kind: Kind) -> usize {
+        let of = self
+            .accepted
+            .iter()
+            .filter(|accepted| accepted.kind == kind);
+        of.map(|accepted| accepted.connection)
+            .collect::<BTreeSet<_>>()
+            .len()
+    }
+
     /// How many requests were answered with this status.
     pub(crate) fn count(&self, kind: Kind, status: u16) -> usize {
         let of = |answered: &&Answered| (answered.kind, answered.status) == (kind, status);

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// A broker whose way to Postgres can be cut.
-async fn start(pool: &PgPool, settings: &[(&str, &str)]) -> (TestBroker, Proxy) {
+pub(crate) async fn start(pool: &PgPool, settings: &[(&str, &str)]) -> (TestBroker, Proxy) {
     let options = pool.connect_options();
     let target = (options.get_host(), options.get_port());
     let target = tokio::net::lookup_host(target)

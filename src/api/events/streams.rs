@@ -112,18 +112,29 @@ mod tests {
 
     use super::*;
 
+    fn refused(seat: Result<Seat, ApiError>) -> ProblemKind {
+        match seat {
+            Err(ApiError::Refused(kind, _)) => kind,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn a_seat_is_free_again_when_its_token_ends_and_then_not_once_more() {
-        let (streams, now) = (Arc::new(Streams::new(2, 1)), Instant::now());
-        let (ann, bob) = (UserId(1), UserId(2));
+        let (streams, now) = (Arc::new(Streams::new(3, 1)), Instant::now());
+        let [ann, bob, carol, dave] = [1, 2, 3, 4].map(UserId);
         let [soon, later] = [1, 2].map(|seconds| now + Duration::from_secs(seconds));
         let stalled = streams.take_seat(ann, soon, now).unwrap();
-        streams.take_seat(ann, later, now).unwrap_err();
+        let second = streams.take_seat(ann, later, now);
+        assert_eq!(refused(second), ProblemKind::TooMany);
         let _bob = streams.take_seat(bob, later, now).unwrap();
         let next = streams.take_seat(ann, later, soon).unwrap();
         drop(stalled);
-        streams.take_seat(ann, later, soon).unwrap_err();
-        streams.take_seat(UserId(3), later, soon).unwrap_err();
+        let second = streams.take_seat(ann, later, soon);
+        assert_eq!(refused(second), ProblemKind::TooMany);
+        let _carol = streams.take_seat(carol, later, soon).unwrap();
+        let fourth = streams.take_seat(dave, later, soon);
+        assert_eq!(refused(fourth), ProblemKind::Unavailable);
         drop(next);
         streams.take_seat(ann, later, soon).unwrap();
     }

@@ -1,3 +1,4 @@
+use futures_util::FutureExt as _;
 use prometheus_client::registry::Registry;
 use sqlx::postgres::PgPoolOptions;
 
@@ -72,7 +73,7 @@ fn nowhere() -> PgPool {
 async fn a_report_without_room_is_refused_and_never_answered_with_success() {
     let receipts = receipts();
     let mut kept: Vec<_> = (1..=10).map(|user| read(&receipts, user)).collect();
-    assert_eq!(read(&receipts, 11).await, Ok(Err(Refusal::Full)));
+    assert_eq!(read(&receipts, 11).try_recv(), Ok(Err(Refusal::Full)));
     kept.push(read(&receipts, 1)); // it is known
     assert!(kept.iter_mut().all(|answer| answer.try_recv().is_err()));
     assert_eq!(receipts.metrics.positions_dropped.get(), 1);
@@ -84,11 +85,11 @@ async fn what_is_being_written_keeps_its_room() {
     let receipts = receipts();
     let mut kept: Vec<_> = (1..=10).map(|user| read(&receipts, user)).collect();
     let (pool, mut moved) = (nowhere(), Vec::new());
-    let (flushed, refused) = tokio::join!(receipts.flush(&pool, &mut moved), async {
-        read(&receipts, 11).await
+    let (flushed, mut refused) = tokio::join!(receipts.flush(&pool, &mut moved), async {
+        read(&receipts, 11)
     });
     flushed.unwrap_err();
-    assert_eq!(refused, Ok(Err(Refusal::Full)));
+    assert_eq!(refused.try_recv(), Ok(Err(Refusal::Full)));
     assert!(kept.iter_mut().all(|answer| answer.try_recv().is_err()));
     assert_eq!(receipts.lock().positions.len(), 10);
 }
@@ -97,12 +98,13 @@ async fn what_is_being_written_keeps_its_room() {
 #[tokio::test]
 async fn after_the_last_write_nobody_waits() {
     let receipts = receipts();
-    let waiting = read(&receipts, 1);
+    let mut waiting = read(&receipts, 1);
     let stop = CancellationToken::new();
     stop.cancel();
     let interval = Duration::from_secs(1);
     receipts.run(nowhere(), interval, stop, async |_| {}).await;
-    assert_eq!(waiting.await, Ok(Err(Refusal::Unavailable)));
-    assert_eq!(read(&receipts, 2).await, Ok(Err(Refusal::Unavailable)));
-    receipts.flushed().await;
+    assert_eq!(waiting.try_recv(), Ok(Err(Refusal::Unavailable)));
+    let refused = read(&receipts, 2).try_recv();
+    assert_eq!(refused, Ok(Err(Refusal::Unavailable)));
+    receipts.flushed().now_or_never().unwrap();
 }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::{net::TcpListener, task::JoinSet};
 
-use super::Api;
+use super::{Api, answer};
 
 type Objects = Arc<Mutex<HashMap<String, Bytes>>>;
 
@@ -44,6 +44,11 @@ async fn store(State(objects): State<Objects>, request: Request) -> (StatusCode,
 }
 
 async fn api_with_store(pool: PgPool) -> (Api, JoinSet<()>) {
+    api_with_urls_for(pool, "15m").await
+}
+
+/// Its URLs are good for so long.
+async fn api_with_urls_for(pool: PgPool, url_expiry: &str) -> (Api, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let router = Router::new().fallback(store).with_state(Objects::default());
@@ -56,6 +61,7 @@ async fn api_with_store(pool: PgPool) -> (Api, JoinSet<()>) {
         ("HOMING__ATTACHMENTS__ACCESS_KEY", "key"),
         ("HOMING__ATTACHMENTS__SECRET_KEY", "hush"),
         ("HOMING__ATTACHMENTS__BYTES_MAX", "1000"),
+        ("HOMING__ATTACHMENTS__URL_EXPIRY", url_expiry),
     ];
     (Api::start_with(pool, &settings).await, serving)
 }
@@ -163,4 +169,31 @@ async fn what_cannot_be_attached_is_refused(pool: PgPool) {
         let refused = api.post("alice", "/v1/attachments", wanted).await;
         refused.assert_problem(status, kind, says);
     }
+}
+
+/// Goal: a repeat with the same key gets the same place by a URL that is good from now on, and
+/// no URL lies in the store. Method: the repeat comes to a server that signs for another time.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn a_url_is_signed_anew_for_a_request_that_comes_again(pool: PgPool) {
+    let ask = async |api: &Api, size: u64| {
+        let wanted = json!({"size": size, "content_type": "text/plain"});
+        let request = api.request(HttpMethod::POST, "/v1/attachments");
+        let request = request.header("idempotency-key", "k").json(&wanted);
+        answer(request.bearer_auth(api.token("alice"))).await
+    };
+    let (api, _serving) = api_with_urls_for(pool.clone(), "15m").await;
+    let first = ask(&api, 5).await;
+    assert_eq!(first.status, 201, "{}", first.text);
+    let kept = "select count(*) from idempotency_keys where body is not null";
+    let kept: i64 = sqlx::query_scalar(kept).fetch_one(&pool).await.unwrap();
+    assert_eq!(kept, 0);
+
+    let (api, _serving) = api_with_urls_for(pool, "1m").await;
+    let again = ask(&api, 5).await;
+    assert_eq!(again.status, 201, "{}", again.text);
+    assert_eq!(again.body["id"], first.body["id"]);
+    assert_eq!(again.body["expires_in"], 60);
+    assert!(again.text.contains("X-Amz-Expires=60"), "{}", again.text);
+    let other = ask(&api, 6).await;
+    other.assert_problem(422, "key-reused", "another request");
 }

@@ -1,5 +1,6 @@
 //! `Idempotency-Key`: a request that comes again is done once.
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -9,6 +10,9 @@ use crate::{
     harness::{TestBroker, until},
     store::{server_process, until_blocking},
 };
+
+/// Requests with a key that are worked on at the same time, at most.
+const KEYED_MAX: usize = 1024;
 
 async fn create(api: &Api, user: &str, key: &str, body: &Value) -> Answer {
     let request = api.request(Method::POST, "/v1/conversations").json(body);
@@ -100,6 +104,52 @@ async fn what_a_dead_process_had_begun_is_free_at_once(pool: PgPool) {
     let working = "update idempotency_keys set status = null, body = null, begun_at = now()";
     sqlx::query(working).execute(&pool).await.unwrap();
     assert_eq!(create(&api, "alice", "k1", &body).await.status, 409);
+}
+
+/// Given a request that failed by a fault of the server, then its key still stands for it: another
+/// body is refused, and the same one is done at once.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn a_key_whose_request_failed_stands_for_it_and_is_free(pool: PgPool) {
+    let api = Api::start(pool.clone()).await;
+    let body = json!({"participants": ["bob"], "title": "Us"});
+    let fault = "alter table conversations rename to gone";
+    sqlx::query(fault).execute(&pool).await.unwrap();
+    let failed = create(&api, "alice", "k1", &body).await;
+    failed.assert_problem(500, "internal", "fault");
+    let mended = "alter table gone rename to conversations";
+    sqlx::query(mended).execute(&pool).await.unwrap();
+
+    let other = json!({"participants": ["bob"], "title": "Them"});
+    let other = create(&api, "alice", "k1", &other).await;
+    other.assert_problem(422, "key-reused", "another request");
+    let again = create(&api, "alice", "k1", &body).await;
+    let replayed = again.header("idempotency-replayed");
+    assert_eq!((again.status, replayed), (201, ""), "{}", again.text);
+    assert_eq!(count(&pool).await, 1);
+}
+
+/// Goal: a bounded number of requests with a key is worked on; the next one does not wait.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn more_requests_at_once_than_there_may_be_are_refused(pool: PgPool) {
+    let settings = [("HOMING__LIMITS__REQUESTS_PER_SECOND", "0")];
+    let api = Api::start_with(pool.clone(), &settings).await;
+    // Refused, which is an answer like others.
+    let body = json!({"participants": ["x".repeat(200)]});
+    assert_eq!(create(&api, "alice", "first", &body).await.status, 400);
+    let mut other = pool.begin().await.unwrap();
+    let lock = "lock table idempotency_keys in exclusive mode";
+    sqlx::query(lock).execute(&mut *other).await.unwrap();
+    let keys: Vec<_> = (0..=KEYED_MAX).map(|number| number.to_string()).collect();
+    let asked = keys.iter().map(|key| create(&api, "alice", key, &body));
+    let mut asked: FuturesUnordered<_> = asked.collect();
+    let refused = asked.next().await.unwrap();
+    refused.assert_problem(503, "unavailable", "busy");
+
+    other.commit().await.unwrap();
+    while let Some(done) = asked.next().await {
+        assert_eq!(done.status, 400, "{}", done.text);
+    }
+    assert_eq!(create(&api, "alice", "last", &body).await.status, 400);
 }
 
 /// How many requests have been answered under a key.

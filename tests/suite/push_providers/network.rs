@@ -25,7 +25,7 @@ async fn many_at_once_share_one_connection_and_one_token() {
     send_to_many(&stage.client(Provider::Apns), 500).await;
     let seen = stage.providers.seen();
     assert_eq!(seen.accepted.len(), 500);
-    assert_eq!(seen.connections[&Kind::Apns], 1);
+    assert_eq!(seen.used(Kind::Apns), 1);
     assert_eq!(seen.provider_tokens.len(), 1);
     assert!(seen.streams_max > 1);
 }
@@ -44,7 +44,7 @@ async fn no_more_streams_than_the_provider_allows() {
         send_to_many(&client, 200).await;
         let seen = stage.providers.seen();
         assert_eq!(seen.accepted.len(), 250);
-        assert_eq!(seen.connections[&Kind::Apns], 1);
+        assert_eq!(seen.used(Kind::Apns), 1);
         assert!(seen.streams_max <= usize::try_from(streams_max).unwrap());
     }
 }
@@ -58,7 +58,7 @@ async fn after_goaway_a_new_connection_is_used() {
         assert_eq!(send(&client, &token(1)).await, Outcome::Accepted);
         send_to_many(&client, 50).await;
     }
-    assert_eq!(stage.providers.seen().connections[&Kind::Apns], 2);
+    assert_eq!(stage.providers.seen().used(Kind::Apns), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,7 +129,7 @@ async fn after_a_black_hole_the_next_one_arrives() {
     }
     hole.heal();
     send_to_many(&client, 20).await;
-    assert_eq!(stage.providers.seen().connections[&Kind::Apns], 2);
+    assert_eq!(stage.providers.seen().used(Kind::Apns), 2);
 }
 
 /// Goal: a dead connection is noticed although nothing is sent. Method: the connection is
