@@ -21,11 +21,13 @@
 //! follows, with a version of its own.
 
 mod expected;
+mod hash;
 mod inbox;
 mod outgoing;
 mod thread;
 
 pub use expected::Expected;
+pub use hash::Hash;
 pub use inbox::{Inbox, Row};
 pub use outgoing::{Asked, Outgoing, Sending, State};
 pub use thread::{Gap, Thread};

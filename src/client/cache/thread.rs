@@ -7,7 +7,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Applied, Members, is_true, number, text};
+use super::{
+    Applied, Members,
+    hash::{Hash, Hashes},
+    is_true, number, text,
+};
 use crate::domain::ids::Subject;
 
 /// Members that the server sets once and that no edit replaces.
@@ -46,6 +50,8 @@ pub struct Thread {
     first: i64,
     /// The newest entry that was heard of.
     head: i64,
+    /// Of the last entries before `synced` that came as entries.
+    hashes: Hashes,
 }
 
 impl Thread {
@@ -59,6 +65,7 @@ impl Thread {
             early: BTreeMap::new(),
             first: 1,
             head: 0,
+            hashes: Hashes::default(),
         }
     }
 
@@ -115,9 +122,13 @@ impl Thread {
         }
     }
 
-    /// All changes since [`Gap::from`] up to `last_seq` were applied.
+    /// All changes since [`Gap::from`] up to `last_seq` were applied. If the thread was dropped
+    /// since they were asked for, they say nothing of this one.
     pub fn changed_up_to(&mut self, last_seq: i64) {
         self.head = self.head.max(last_seq);
+        if self.synced < Some(last_seq) {
+            self.hashes.keep(0); // messages came in place of entries
+        }
         self.synced = self.synced.max(Some(last_seq));
         self.early.retain(|seq, _| *seq > last_seq);
         self.catch_up();
@@ -133,6 +144,8 @@ impl Thread {
         self.first = self.first.max(first_seq);
         self.messages.retain(|seq, _| *seq >= first_seq);
         self.early.retain(|seq, _| *seq >= first_seq);
+        let held = self.synced.map_or(0, |synced| synced + 1 - first_seq);
+        self.hashes.keep(usize::try_from(held).unwrap_or(0));
         self.synced = self.synced.map(|synced| synced.max(first_seq - 1));
         self.catch_up();
     }
@@ -155,6 +168,13 @@ impl Thread {
         (from <= to).then_some(Gap { from, to })
     }
 
+    /// The hash of the last entries up to [`synced`](Self::synced), at most `entries_max` of them;
+    /// none if the last ones came as messages of a page.
+    #[must_use]
+    pub fn hash(&self, entries_max: usize) -> Option<Hash> {
+        self.hashes.up_to(self.synced?, entries_max)
+    }
+
     /// The messages that are held, oldest first.
     pub fn messages(&self) -> impl Iterator<Item = &Members> {
         self.messages.values()
@@ -164,6 +184,7 @@ impl Thread {
         while let Some(synced) = self.synced
             && let Some(entry) = self.early.remove(&(synced + 1))
         {
+            self.hashes.push(&entry);
             self.apply(synced + 1, entry);
             self.synced = Some(synced + 1);
         }
@@ -406,6 +427,28 @@ mod tests {
         fresh.begins_at(6);
         fresh.heard_of(8);
         assert_eq!(fresh.gap(), None);
+    }
+
+    /// Goal: only what came as an entry is hashed, and nothing that has been erased.
+    #[test]
+    fn what_is_hashed_came_entry_by_entry() {
+        let range = |thread: &Thread| thread.hash(9).map(|hash| (hash.from, hash.to));
+        let (mut thread, log) = (thread(), log());
+        for place in [0, 2, 1] {
+            thread.entry(log[place].clone());
+        }
+        assert_eq!(range(&thread), Some((1, 3)));
+        assert_eq!(thread.hash(2).unwrap().from, 2);
+        thread.changed_up_to(3);
+        thread.begins_at(3);
+        assert_eq!(range(&thread), Some((3, 3)));
+        thread.changed_up_to(6);
+        assert_eq!(range(&thread), None);
+        thread.entry(log[6].clone());
+        assert_eq!(range(&thread), Some((7, 7)));
+        thread.begins_at(9);
+        thread.entry(log[7].clone());
+        assert_eq!(range(&thread), None);
     }
 
     proptest! {
