@@ -144,7 +144,10 @@ fn says(row: &Members, expected: &Members) -> bool {
 mod tests {
     use serde_json::json;
 
-    use super::*;
+    use super::{
+        super::{Reconcile, Threads},
+        *,
+    };
 
     const ID: &str = "AZjzwgAAcACAAAAAAAAAAQ";
 
@@ -180,18 +183,15 @@ mod tests {
     #[test]
     fn reading_shows_at_once_and_until_a_row_says_so() {
         let mut inbox = inbox();
-        let known = inbox.known(|_| None);
+        let asked = |inbox: &Inbox| Reconcile::new(inbox).question(inbox, &Threads::new());
+        let before = asked(&inbox);
         inbox.expect(
             id(),
             members(&json!({"read": 5, "unread": 0, "mentions": 0})),
         );
         assert_eq!(shown(&inbox, "unread"), 0);
         assert_eq!(inbox.rows()[0].1.fields["mentions"], 0);
-        assert_eq!(
-            inbox.known(|_| None),
-            known,
-            "only what the server has said"
-        );
+        assert_eq!(asked(&inbox), before, "only what the server has said");
         // Another message came first.
         inbox.apply(row(6, &json!({"read": 2, "unread": 4})));
         assert_eq!(shown(&inbox, "unread"), 0);

@@ -6,6 +6,8 @@
 //!   me/inbox, q/…    ─▶ Inbox::apply       │  any channel: what is shown ends up the same
 //!   own sends        ─▶ Outgoing::begin …  │
 //!   own settings     ─▶ Inbox::expect …    ┘
+//!
+//!   all of it        ─▶ Reconcile::question ─▶ what the server says is wrong, and what to read
 //! ```
 //!
 //! No I/O and no clock: the application hands in what arrived, and asks what to show. Three rules
@@ -24,12 +26,14 @@ mod expected;
 mod hash;
 mod inbox;
 mod outgoing;
+mod reconcile;
 mod thread;
 
 pub use expected::Expected;
 pub use hash::Hash;
 pub use inbox::{Inbox, Row};
 pub use outgoing::{Asked, Outgoing, Sending, State};
+pub use reconcile::{Next, NoAnswer, Question, Reconcile, Threads, Told, Wrong};
 pub use thread::{Gap, Thread};
 
 use serde_json::Value;
@@ -46,7 +50,8 @@ pub enum Applied {
     Anew,
     /// It was known, or is older than what is known.
     Stale,
-    /// It says what has changed since a version that is not known; ask for the row (`q/inbox/row`).
+    /// It says what has changed since a version that is not known; ask for the row (`q/inbox/row`),
+    /// or for all that were missed ([`Reconcile::missed`]).
     Missed,
     /// It is none of the server's: a member is missing or of the wrong type.
     Unreadable,
