@@ -12,6 +12,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Applied, Inbox, Members, Row, is_true, number};
@@ -21,20 +22,20 @@ use crate::domain::{ids::ConversationId, patch::merge};
 const WAITING_MAX: usize = 100;
 
 /// A change that is shown and not confirmed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expected {
     conversation: ConversationId,
     number: u64,
 }
 
 /// All that is expected, by conversation.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Expectations {
     begun: u64,
     waiting: HashMap<ConversationId, Waiting>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Waiting {
     /// Oldest first.
     changes: VecDeque<(u64, Members)>,

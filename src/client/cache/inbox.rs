@@ -2,13 +2,14 @@
 
 use std::{cmp::Reverse, collections::HashMap};
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Applied, Members, expected::Expectations, is_true, number, text};
 use crate::domain::{ids::ConversationId, patch::merge};
 
 /// One conversation in the list.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// Of the newest piece that was merged.
     pub version: i64,
@@ -19,7 +20,7 @@ pub struct Row {
 }
 
 /// All conversations that are known. Rows may come from pages, patches and reconciliation.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Inbox {
     /// As the server has said.
     pub(super) rows: HashMap<ConversationId, Row>,

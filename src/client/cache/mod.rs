@@ -19,6 +19,9 @@
 //! * Pieces are merged: a member that is absent stays, null clears it, objects merge member by member.
 //! * Nothing is counted here: unread messages and mentions are the server's word for a version.
 //!
+//! [`Inbox`], [`Thread`] and [`Outgoing`] are saved and loaded as JSON: an application that starts shows
+//! what it showed, then reconciles.
+//!
 //! What expires does so by the clock of the application, which calls `hide_expired`; the server's word
 //! follows, with a version of its own.
 
@@ -27,6 +30,7 @@ mod hash;
 mod inbox;
 mod outgoing;
 mod reconcile;
+mod saved;
 mod thread;
 
 pub use expected::Expected;
@@ -34,6 +38,7 @@ pub use hash::Hash;
 pub use inbox::{Inbox, Row};
 pub use outgoing::{Asked, Outgoing, Sending, State};
 pub use reconcile::{Next, NoAnswer, Question, Reconcile, Threads, Told, Wrong};
+pub use saved::SavedError;
 pub use thread::{Gap, Thread};
 
 use serde_json::Value;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
@@ -37,7 +38,7 @@ pub struct Gap {
 }
 
 /// What is known of one conversation's messages.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Thread {
     me: Subject,
     messages: BTreeMap<i64, Members>,

@@ -140,6 +140,19 @@ impl Client {
         self.requests.insert(self.requested, request);
     }
 
+    /// The application ends and begins again. What it has not applied is lost, but for answers to
+    /// what the user has set: it keeps those requests until then.
+    pub(super) fn restart(&mut self) {
+        self.lose_connection();
+        self.arrived
+            .retain(|piece| matches!(piece, Piece::Answer(..)));
+        self.inbox = Inbox::from_json(&self.inbox.to_json()).unwrap();
+        self.outgoing = Outgoing::from_json(&self.outgoing.to_json()).unwrap();
+        for thread in self.threads.values_mut() {
+            *thread = Thread::from_json(&thread.to_json()).unwrap();
+        }
+    }
+
     /// Applies some of what has arrived, in any order; some of it comes once more.
     pub(super) fn apply_some(&mut self, rng: &mut StdRng) {
         self.arrived.shuffle(rng);

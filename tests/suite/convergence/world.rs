@@ -86,7 +86,7 @@ impl World {
         let place = self.rng.random_range(0..self.clients.len());
         let id = *self.conversations.choose(&mut self.rng).unwrap();
         let (client, rng, broker) = (&mut self.clients[place], &mut self.rng, &self.broker);
-        match rng.random_range(0..16) {
+        match rng.random_range(0..17) {
             0..3 => client.connect(broker).await,
             3 => client.lose_connection(),
             4..7 => client.pull(rng).await,
@@ -94,8 +94,9 @@ impl World {
             8 => client.fetch_thread(broker, id).await,
             9 => client.fetch_changes(broker, id).await,
             10 | 11 => client.send_some(broker, rng).await,
-            12 => client.fetch_missed(broker).await,
-            13 => {
+            12 => client.restart(),
+            13 => client.fetch_missed(broker).await,
+            14 => {
                 let asks = Reconcile::new(&client.inbox);
                 client.reconcile(broker, asks, Catching::Meanwhile).await;
             }
