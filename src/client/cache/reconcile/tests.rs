@@ -266,7 +266,7 @@ fn what_was_missed_is_asked_for_by_name() {
 }
 
 /// An answer about one conversation whose thread holds the entries 1 to 3.
-fn about(difference: Value) -> (Told, Option<Question>, Threads) {
+fn about(difference: &Value) -> (Told, Option<Question>, Threads) {
     let (mut inbox, mut threads) = device(&[Case {
         synced: Some(0),
         ..right()
@@ -293,7 +293,7 @@ fn about(difference: Value) -> (Told, Option<Question>, Threads) {
 fn other_entries_are_dropped_and_read_again() {
     let row = Case { last: 3, ..right() }.row(0);
     let (told, question, threads) =
-        about(json!({"conversation": id(0), "row": row, "mismatch": true}));
+        about(&json!({"conversation": id(0), "row": row, "mismatch": true}));
     assert_eq!(told.next, Next::Anew(Wrong::Mismatch));
     assert!(threads.is_empty());
     assert_eq!(question, None);
@@ -308,7 +308,7 @@ fn a_hash_of_erased_entries_is_made_anew() {
         ..right()
     };
     let (told, question, threads) =
-        about(json!({"conversation": id(0), "row": case.row(0), "mismatch": true}));
+        about(&json!({"conversation": id(0), "row": case.row(0), "mismatch": true}));
     assert_eq!(told.next, Next::Nothing);
     let hash = threads[&id(0)].hash(9).unwrap();
     assert_eq!((hash.from, hash.to), (3, 3));
