@@ -47,7 +47,7 @@ pub fn difference(known: &Members, now: &Members) -> Members {
 fn is_same(known: &Members, patch: &Members) -> bool {
     patch
         .get("seq")
-        .is_none_or(|seq| known.get("seq") == Some(seq))
+        .is_none_or(|seq| seq.is_null() || known.get("seq") == Some(seq))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A log that loses its end or its beginning, and a device that holds more of it.
 
 use homing::{
-    client::cache::{Applied, Inbox, Members, Thread},
+    client::cache::{Applied, Inbox, Members, Question, Reconcile, Thread},
     domain::ids::Subject,
     store::MIGRATOR,
 };
@@ -52,6 +52,19 @@ impl Shown {
         let ids = self.thread.messages().map(|message| &message["id"]);
         ids.map(|id| id.as_str().unwrap()).collect()
     }
+}
+
+/// The answer to somebody who says what he shows.
+async fn reconciled(broker: &TestBroker, shown: &Shown) -> Value {
+    let rows = shown.inbox.rows();
+    let threads = [(rows[0].0, shown.thread.clone())].into();
+    let question = Reconcile::new(&shown.inbox).question(&shown.inbox, &threads);
+    let Some(Question::Differences(body)) = question else {
+        panic!("{question:?}");
+    };
+    let body = Some(Value::Object(body));
+    let answer = broker.request(Method::POST, "bob", "/v1/reconcile", body);
+    answer.await.1
 }
 
 async fn device(broker: &TestBroker) -> Wire {
@@ -106,9 +119,7 @@ async fn a_new_epoch_is_told_and_the_device_begins_anew(pool: PgPool) {
     let mut phone = device(&broker).await;
 
     // Who asks what is different.
-    let body = json!({"conversations": asks.inbox.known(|_| None)});
-    let reconciled = broker.request(Method::POST, "bob", "/v1/reconcile", Some(body));
-    let difference = reconciled.await.1["conversations"][0].clone();
+    let difference = reconciled(&broker, &asks).await["conversations"][0].clone();
     let href = format!("/v1/conversations/{group}/thread");
     assert_eq!(
         difference["gap"],
@@ -206,9 +217,7 @@ async fn a_cut_is_told_to_the_device_that_missed_it(pool: PgPool) {
     let path = format!("/v1/conversations/{group}/thread?changed_since={since}");
     let gap = get(&broker, &path).await["gap"].clone();
     assert_eq!(gap, json!({"from": 3, "to": 4, "reason": "retention"}));
-    let body = json!({"conversations": shown.inbox.known(|_| shown.thread.synced())});
-    let reconciled = broker.request(Method::POST, "bob", "/v1/reconcile", Some(body));
-    let (_, reconciled) = reconciled.await;
+    let reconciled = reconciled(&broker, &shown).await;
     assert_eq!(reconciled["conversations"][0]["gap"], gap, "{reconciled}");
     shown.thread.begins_at(gap["to"].as_i64().unwrap() + 1);
     assert_eq!(

@@ -15,6 +15,7 @@ mod format;
 mod fresh;
 mod groups;
 mod harness;
+mod in_step;
 mod inbox;
 mod interop;
 mod kinds;

@@ -12,6 +12,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Applied, Inbox, Members, Row, is_true, number};
@@ -21,20 +22,20 @@ use crate::domain::{ids::ConversationId, patch::merge};
 const WAITING_MAX: usize = 100;
 
 /// A change that is shown and not confirmed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expected {
     conversation: ConversationId,
     number: u64,
 }
 
 /// All that is expected, by conversation.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Expectations {
     begun: u64,
     waiting: HashMap<ConversationId, Waiting>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Waiting {
     /// Oldest first.
     changes: VecDeque<(u64, Members)>,
@@ -144,7 +145,10 @@ fn says(row: &Members, expected: &Members) -> bool {
 mod tests {
     use serde_json::json;
 
-    use super::*;
+    use super::{
+        super::{Reconcile, Threads},
+        *,
+    };
 
     const ID: &str = "AZjzwgAAcACAAAAAAAAAAQ";
 
@@ -180,18 +184,15 @@ mod tests {
     #[test]
     fn reading_shows_at_once_and_until_a_row_says_so() {
         let mut inbox = inbox();
-        let known = inbox.known(|_| None);
+        let asked = |inbox: &Inbox| Reconcile::new(inbox).question(inbox, &Threads::new());
+        let before = asked(&inbox);
         inbox.expect(
             id(),
             members(&json!({"read": 5, "unread": 0, "mentions": 0})),
         );
         assert_eq!(shown(&inbox, "unread"), 0);
         assert_eq!(inbox.rows()[0].1.fields["mentions"], 0);
-        assert_eq!(
-            inbox.known(|_| None),
-            known,
-            "only what the server has said"
-        );
+        assert_eq!(asked(&inbox), before, "only what the server has said");
         // Another message came first.
         inbox.apply(row(6, &json!({"read": 2, "unread": 4})));
         assert_eq!(shown(&inbox, "unread"), 0);

@@ -2,13 +2,14 @@
 
 use std::{cmp::Reverse, collections::HashMap};
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Applied, Members, expected::Expectations, is_true, number, text};
 use crate::domain::{ids::ConversationId, patch::merge};
 
 /// One conversation in the list.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// Of the newest piece that was merged.
     pub version: i64,
@@ -19,11 +20,14 @@ pub struct Row {
 }
 
 /// All conversations that are known. Rows may come from pages, patches and reconciliation.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Inbox {
     /// As the server has said.
     pub(super) rows: HashMap<ConversationId, Row>,
     pub(super) expected: Expectations,
+    /// The newest patch of each row that builds on what is not known.
+    missed: HashMap<ConversationId, (Option<i64>, i64)>,
+    as_of: Option<i64>,
 }
 
 impl Inbox {
@@ -35,7 +39,25 @@ impl Inbox {
         let (Some(conversation), Some(version)) = (conversation, number(&patch, "version")) else {
             return Applied::Unreadable;
         };
+        let epoch = number(&patch, "epoch");
         patch.remove("version");
+        let applied = self.take(conversation, version, patch);
+        let missed = self.missed.get(&conversation);
+        match (applied, self.rows.get(&conversation)) {
+            (Applied::Missed, _) => {
+                let newest = missed.copied().max(Some((epoch, version)));
+                self.missed
+                    .extend(newest.map(|newest| (conversation, newest)));
+            }
+            (_, Some(row)) if missed <= Some(&(row.epoch, row.version)) => {
+                self.missed.remove(&conversation);
+            }
+            _ => {}
+        }
+        applied
+    }
+
+    fn take(&mut self, conversation: ConversationId, version: i64, mut patch: Members) -> Applied {
         let since = number(&patch, "since_version");
         patch.remove("since_version");
         let Some(row) = self.rows.get_mut(&conversation) else {
@@ -75,9 +97,32 @@ impl Inbox {
         }
     }
 
+    /// The rows of which a patch was missed, and which did not come since: ask for each of them
+    /// (`q/inbox/row`), or for all (`Reconcile::missed`).
+    #[must_use]
+    pub fn missed(&self) -> Vec<ConversationId> {
+        let mut missed: Vec<_> = self.missed.keys().copied().collect();
+        missed.sort_unstable();
+        missed
+    }
+
+    /// The first page of the inbox was applied, which names this time: what changes later is
+    /// asked for since then.
+    pub fn begun(&mut self, as_of: i64) {
+        self.as_of.get_or_insert(as_of);
+    }
+
+    /// Since when rows may have changed that are not known, as the server says; none before the
+    /// first page.
+    #[must_use]
+    pub fn as_of(&self) -> Option<i64> {
+        self.as_of
+    }
+
     /// The user does not take part any more, as an answer to reconciliation says.
     pub fn forget(&mut self, conversation: ConversationId) {
         self.rows.remove(&conversation);
+        self.missed.remove(&conversation);
         self.show(conversation);
     }
 
@@ -115,18 +160,23 @@ impl Inbox {
         shown
     }
 
-    /// What reconciliation sends of all that is known. `held` says up to where the messages of a
-    /// conversation are held, as [`Thread::synced`](super::Thread::synced) does; none if they are not.
-    #[must_use]
-    pub fn known(&self, held: impl Fn(ConversationId) -> Option<i64>) -> Vec<Value> {
-        let known = self.rows.iter().map(|(id, row)| {
-            let seq = held(*id);
-            let epoch = row.epoch.unwrap_or(1);
-            serde_json::json!({
-                "conversation": id, "seq": seq, "version": row.version, "epoch": epoch
-            })
-        });
-        known.collect()
+    /// All that the server may be asked about: what stands first in the list first. Of what was
+    /// removed it tells by itself, if it is told since when.
+    pub(super) fn asked_about(&self) -> Vec<ConversationId> {
+        let mut all: Vec<_> = self.rows().into_iter().map(|(id, _)| id).collect();
+        let is_told = |id: &&ConversationId| self.as_of.is_none() && self.row(**id).is_none();
+        all.extend(self.rows.keys().filter(is_told));
+        all.extend(
+            self.missed()
+                .iter()
+                .filter(|id| !self.rows.contains_key(id)),
+        );
+        all
+    }
+
+    /// All that was asked about was compared at that time or later.
+    pub(super) fn compared(&mut self, as_of: i64) {
+        self.as_of = self.as_of.max(Some(as_of));
     }
 }
 
@@ -135,7 +185,10 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    use super::*;
+    use super::{
+        super::{Question, Reconcile, Threads},
+        *,
+    };
 
     const ID: &str = "AZjzwgAAcACAAAAAAAAAAQ";
 
@@ -144,6 +197,16 @@ mod tests {
         patch.insert("conversation".into(), ID.into());
         patch.insert("version".into(), version.into());
         patch
+    }
+
+    /// What the server is asked about.
+    fn asked(inbox: &Inbox) -> Vec<Value> {
+        match Reconcile::new(inbox).question(inbox, &Threads::new()) {
+            Some(Question::Differences(arguments)) => {
+                arguments["conversations"].as_array().unwrap().clone()
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     fn shown(inbox: &Inbox) -> Option<Value> {
@@ -193,7 +256,7 @@ mod tests {
             )
         };
         assert_eq!(inbox.apply(unread(5, 4, 1)), Applied::Missed);
-        assert_eq!(inbox.known(|_| None), Vec::<Value>::new());
+        assert_eq!(asked(&inbox), [json!({ "conversation": ID })]);
         inbox.apply(patch(5, &json!({"epoch": 1, "title": "Team", "unread": 1})));
         assert_eq!(inbox.apply(unread(8, 7, 3)), Applied::Missed);
         // What has changed and changed back since version 4 stands in none of these.
@@ -208,6 +271,35 @@ mod tests {
         inbox.apply(patch(10, &json!({"removed": true})));
         assert_eq!(inbox.apply(unread(11, 10, 1)), Applied::Missed);
         assert_eq!(shown(&inbox), None);
+    }
+
+    /// Goal: what was missed is named until a row as new as that has come, whichever way.
+    #[test]
+    fn a_missed_row_is_named_until_it_has_come() {
+        let id: ConversationId = ID.parse().unwrap();
+        let row = |version: i64| patch(version, &json!({"epoch": 1, "title": "Team"}));
+        let since = |version: i64, since: i64| {
+            patch(
+                version,
+                &json!({"since_version": since, "epoch": 1, "unread": 1}),
+            )
+        };
+        let mut inbox = Inbox::default();
+        inbox.apply(since(5, 4));
+        assert_eq!(inbox.missed(), [id]);
+        inbox.apply(row(4));
+        assert_eq!(inbox.missed(), [id], "it is older than what was missed");
+        inbox.apply(row(5));
+        assert_eq!(inbox.missed(), []);
+        inbox.apply(since(9, 8));
+        inbox.apply(since(7, 6));
+        inbox.apply(row(7));
+        assert_eq!(inbox.missed(), [id]);
+        inbox.apply(since(9, 7));
+        assert_eq!(inbox.missed(), []);
+        inbox.apply(since(12, 11));
+        inbox.forget(id);
+        assert_eq!(inbox.missed(), []);
     }
 
     /// Goal: a log that lost its end counts on from a lower version, whatever comes late.
@@ -236,7 +328,7 @@ mod tests {
         let row = json!({"title": "Team", "epoch": 2});
         inbox.apply(patch(5, &row));
         inbox.apply(patch(8, &json!({"removed": true})));
-        assert_eq!(inbox.known(|_| None)[0]["epoch"], 2);
+        assert_eq!(asked(&inbox)[0]["epoch"], 2);
         for late in [row.clone(), json!({"title": "Old", "epoch": 1})] {
             assert_eq!(inbox.apply(patch(7, &late)), Applied::Stale);
             assert_eq!(shown(&inbox), None);

@@ -6,6 +6,8 @@
 //!   me/inbox, q/…    ─▶ Inbox::apply       │  any channel: what is shown ends up the same
 //!   own sends        ─▶ Outgoing::begin …  │
 //!   own settings     ─▶ Inbox::expect …    ┘
+//!
+//!   all of it        ─▶ Reconcile::question ─▶ what the server says is wrong, and what to read
 //! ```
 //!
 //! No I/O and no clock: the application hands in what arrived, and asks what to show. Three rules
@@ -17,17 +19,26 @@
 //! * Pieces are merged: a member that is absent stays, null clears it, objects merge member by member.
 //! * Nothing is counted here: unread messages and mentions are the server's word for a version.
 //!
+//! [`Inbox`], [`Thread`] and [`Outgoing`] are saved and loaded as JSON: an application that starts shows
+//! what it showed, then reconciles.
+//!
 //! What expires does so by the clock of the application, which calls `hide_expired`; the server's word
 //! follows, with a version of its own.
 
 mod expected;
+mod hash;
 mod inbox;
 mod outgoing;
+mod reconcile;
+mod saved;
 mod thread;
 
 pub use expected::Expected;
+pub use hash::Hash;
 pub use inbox::{Inbox, Row};
 pub use outgoing::{Asked, Outgoing, Sending, State};
+pub use reconcile::{Next, NoAnswer, Question, Reconcile, Threads, Told, Wrong};
+pub use saved::SavedError;
 pub use thread::{Gap, Thread};
 
 use serde_json::Value;
@@ -45,7 +56,8 @@ pub enum Applied {
     /// It was known, or is older than what is known.
     Stale,
     /// It builds on what is not held, or was too large to be sent whole: ask for the row
-    /// (`q/inbox/row`), or for what [`Thread::gap`] says.
+    /// (`q/inbox/row`; or for all that were missed, [`Reconcile::missed`]), or for what
+    /// [`Thread::gap`] says.
     Missed,
     /// It is none of the server's: a member is missing or of the wrong type.
     Unreadable,

@@ -16,6 +16,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Members, text};
 use crate::domain::{
     ids::{ClientMessageId, ConversationId},
@@ -23,7 +25,8 @@ use crate::domain::{
 };
 
 /// Where a message stands on its way.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum State {
     /// Written by the user, and not handed to a connection yet.
     Pending,
@@ -37,7 +40,7 @@ pub enum State {
 }
 
 /// A message on its way.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sending {
     pub conversation: ConversationId,
     /// The envelope, as it is sent.
@@ -53,7 +56,7 @@ pub struct Sending {
 pub struct Asked(u64);
 
 /// The messages on their way, oldest first.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Outgoing {
     messages: BTreeMap<String, Sending>,
     begun: u64,

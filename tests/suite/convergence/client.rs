@@ -21,12 +21,14 @@ use crate::harness::TestBroker;
 pub(super) enum Piece {
     Entry(ConversationId, Members),
     Row(Members),
+    /// The whole inbox, and as of when.
+    Inbox(Vec<Members>, i64),
     /// The answer to a change of a row: the row, or none if it was refused.
     Answer(Expected, Option<Members>),
     /// Messages of a page, and where the conversation ended then.
     Page(ConversationId, Vec<Members>, i64),
-    /// What has changed since the thread was in step, and up to where.
-    Changes(ConversationId, Vec<Members>, i64),
+    /// What has changed since the thread was in step with an entry, and up to where.
+    Changes(ConversationId, Vec<Members>, i64, i64),
 }
 
 /// A change of a row that was not answered yet.
@@ -60,8 +62,8 @@ pub(super) struct Client {
     pub(super) requests: BTreeMap<u64, Request>,
     requested: u64,
     pub(super) arrived: Vec<Piece>,
-    /// Since when rows may have changed that are not known, as the server says.
-    pub(super) as_of: Option<i64>,
+    /// Hashes that were sent.
+    pub(super) hashed: usize,
 }
 
 impl Client {
@@ -79,7 +81,7 @@ impl Client {
             requests: BTreeMap::new(),
             requested: 0,
             arrived: Vec::new(),
-            as_of: None,
+            hashed: 0,
         }
     }
 
@@ -138,6 +140,19 @@ impl Client {
         self.requests.insert(self.requested, request);
     }
 
+    /// The application ends and begins again. What it has not applied is lost, but for answers to
+    /// what the user has set: it keeps those requests until then.
+    pub(super) fn restart(&mut self) {
+        self.lose_connection();
+        self.arrived
+            .retain(|piece| matches!(piece, Piece::Answer(..)));
+        self.inbox = Inbox::from_json(&self.inbox.to_json()).unwrap();
+        self.outgoing = Outgoing::from_json(&self.outgoing.to_json()).unwrap();
+        for thread in self.threads.values_mut() {
+            *thread = Thread::from_json(&thread.to_json()).unwrap();
+        }
+    }
+
     /// Applies some of what has arrived, in any order; some of it comes once more.
     pub(super) fn apply_some(&mut self, rng: &mut StdRng) {
         self.arrived.shuffle(rng);
@@ -174,10 +189,19 @@ impl Client {
                 self.thread(id).page(last_seq);
                 self.in_step(id);
             }
-            Piece::Changes(id, messages, last_seq) => {
+            Piece::Changes(id, messages, since, last_seq) => {
+                if self.thread(id).synced() < Some(since) {
+                    return; // it was dropped since
+                }
                 self.apply_messages(id, messages);
                 self.thread(id).changed_up_to(last_seq);
                 self.in_step(id);
+            }
+            Piece::Inbox(rows, as_of) => {
+                for row in rows {
+                    assert_ne!(self.apply_row(row, None), Applied::Unreadable);
+                }
+                self.inbox.begun(as_of);
             }
         }
     }
@@ -230,17 +254,17 @@ impl Client {
 
     /// Asks for the inbox over REST, what is archived included.
     pub(super) async fn fetch_inbox(&mut self, broker: &TestBroker) {
+        let (mut rows, mut as_of) = (Vec::new(), None);
         for archived in [false, true] {
             let path = format!("/v1/inbox?limit=100&archived={archived}");
             let (status, page) = broker.request(Method::GET, &self.user, &path, None).await;
             assert_eq!(status, 200, "{page}");
             // The earliest answer counts: what changed after it is asked for.
-            let as_of = page["as_of"].as_i64();
-            self.as_of = self.as_of.or(as_of);
-            for row in page["conversations"].as_array().unwrap() {
-                self.arrived.push(Piece::Row(members(row.clone())));
-            }
+            as_of = as_of.or(page["as_of"].as_i64());
+            let page = page["conversations"].as_array().unwrap();
+            rows.extend(page.iter().cloned().map(members));
         }
+        self.arrived.push(Piece::Inbox(rows, as_of.unwrap()));
     }
 
     /// Asks for the newest messages of a conversation over REST.
@@ -266,7 +290,7 @@ impl Client {
         let since = gap.from - 1;
         let path = format!("/v1/conversations/{id}/thread?changed_since={since}");
         if let Some((all, last_seq)) = self.read_changes(broker, &path).await {
-            self.arrived.push(Piece::Changes(id, all, last_seq));
+            self.arrived.push(Piece::Changes(id, all, since, last_seq));
         }
     }
 

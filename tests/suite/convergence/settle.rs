@@ -1,14 +1,14 @@
 //! All is quiet, and a model device asks for what differs.
 
-use homing::{
-    client::cache::{Applied, State, Thread},
-    domain::ids::ConversationId,
-};
+use homing::client::cache::{Applied, Next, Question, Reconcile, State, Told, Wrong};
 use rand::{Rng as _, rngs::StdRng};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{client::Client, truth::members};
+use super::{
+    client::{Client, Piece},
+    truth::members,
+};
 use crate::harness::TestBroker;
 
 /// How a device gets in step.
@@ -19,6 +19,8 @@ pub(super) enum Catching {
     /// It reads what reconciliation names, and no thread but those that it never opened. Half
     /// of the devices do not even read what waits for them.
     Named,
+    /// The same while news go on: one part of an answer may be newer than another.
+    Meanwhile,
 }
 
 impl Client {
@@ -38,11 +40,12 @@ impl Client {
             self.drain().await;
         }
         self.apply_all(rng);
-        if self.as_of.is_none() {
+        if self.inbox.as_of().is_none() {
             self.fetch_inbox(broker).await;
             self.apply_all(rng);
         }
-        let differences = self.reconcile(broker, catching).await;
+        let asks = Reconcile::new(&self.inbox);
+        let differences = self.reconcile(broker, asks, catching).await;
         self.apply_all(rng);
         let ids: Vec<_> = self.inbox.rows().iter().map(|(id, _)| *id).collect();
         for id in ids {
@@ -57,7 +60,8 @@ impl Client {
             }
         }
         if differences > 0 {
-            let left = self.reconcile(broker, catching).await;
+            let asks = Reconcile::new(&self.inbox);
+            let left = self.reconcile(broker, asks, catching).await;
             self.apply_all(rng);
             assert_eq!(left, 0, "{}: still differs", self.name);
         }
@@ -67,75 +71,94 @@ impl Client {
         }
     }
 
-    /// Says what it shows; answers how many rows differ.
-    async fn reconcile(&mut self, broker: &TestBroker, catching: Catching) -> usize {
-        let asked = self.outgoing.ask();
-        let held = |id| self.threads.get(&id).and_then(Thread::synced);
-        let body = json!({"conversations": self.inbox.known(held), "since": self.as_of});
-        let (status, answer) = broker
-            .request(Method::POST, &self.user, "/v1/reconcile", Some(body))
-            .await;
-        assert_eq!(status, 200, "{answer}");
-        let mut differences = 0;
-        for difference in answer["conversations"].as_array().unwrap() {
-            let id = difference["conversation"].as_str().unwrap();
-            let id: ConversationId = id.parse().unwrap();
-            assert_ne!(difference["mismatch"], true, "{difference}");
-            match difference.get("row") {
-                // What changed since is told although it is known: versions tell.
-                Some(row) => {
-                    if let Some(last_seq) = row["last_seq"].as_i64() {
-                        self.outgoing.answered(asked, id, last_seq);
-                    }
-                    let applied = self.apply_row(members(row.clone()), None);
-                    differences += usize::from(applied != Applied::Stale);
-                }
-                None if self.inbox.row(id).is_some() => {
-                    self.inbox.forget(id);
-                    self.threads.remove(&id);
-                    differences += 1;
-                }
-                None => {}
-            }
-            if catching == Catching::Named && self.inbox.row(id).is_some() {
-                self.follow(broker, id, difference).await;
-            }
-        }
-        differences
+    /// Asks for the rows of which it missed a patch.
+    pub(super) async fn fetch_missed(&mut self, broker: &TestBroker) {
+        let asks = Reconcile::missed(&self.inbox);
+        self.reconcile(broker, asks, Catching::Meanwhile).await;
+        assert_eq!(self.inbox.missed(), [], "{}", self.name);
     }
 
-    /// Reads what the thread lacks, as far as the answer says so. What lies between, and is not
-    /// named as gone, is missing still.
-    async fn follow(&mut self, broker: &TestBroker, id: ConversationId, difference: &Value) {
-        let gap = &difference["gap"];
-        if gap["href"].is_string() {
-            self.threads.remove(&id); // all of it may be wrong
-            return self.fetch_thread(broker, id).await;
-        }
-        let Some(synced) = self.threads.get(&id).and_then(Thread::synced) else {
-            return;
-        };
-        let (behind, mut next) = (&difference["behind"], synced + 1);
-        if gap["from"] == next {
-            next = gap["to"].as_i64().unwrap() + 1;
-        } else if synced == 0 {
-            next = i64::MAX; // whoever holds nothing lacks nothing of before
-        }
-        let Some(href) = behind["href"].as_str() else {
-            // All that it lacks is gone.
-            let last_seq = self.inbox.row(id).map(|row| &row.fields["last_seq"]);
-            if last_seq.and_then(Value::as_i64) == Some(next - 1) {
-                self.thread(id).changed_up_to(next - 1);
-                self.in_step(id);
+    /// Says what it shows; answers of how many conversations something differs.
+    pub(super) async fn reconcile(
+        &mut self,
+        broker: &TestBroker,
+        mut asks: Reconcile,
+        catching: Catching,
+    ) -> usize {
+        let mut differences = 0;
+        loop {
+            let asked = self.outgoing.ask();
+            let Some(question) = asks.question(&self.inbox, &self.threads) else {
+                return differences;
+            };
+            let answer = self.put(broker, &question).await;
+            let told = asks.answer(members(answer.clone()), &mut self.inbox, &mut self.threads);
+            for told in told.unwrap() {
+                let id = told.conversation;
+                if let Some(last_seq) = told.last_seq {
+                    self.outgoing.answered(asked, id, last_seq);
+                    self.in_step(id);
+                }
+                assert_ne!(
+                    told.next,
+                    Next::Anew(Wrong::Mismatch),
+                    "{question:?} {answer}"
+                );
+                if catching != Catching::Meanwhile {
+                    check_named(&question, &answer, told);
+                }
+                // What changed since is told although it is known: versions tell.
+                let is_news = told.applied != Applied::Stale || told.next != Next::Nothing;
+                differences += usize::from(is_news);
+                if catching != Catching::All {
+                    self.follow(broker, told).await;
+                }
             }
-            return;
-        };
-        if let Some((messages, last_seq)) = self.read_changes(broker, href).await {
-            self.apply_messages(id, messages);
-            if behind["from"].as_i64() <= Some(next) {
-                self.thread(id).changed_up_to(last_seq);
+        }
+    }
+
+    async fn put(&mut self, broker: &TestBroker, question: &Question) -> Value {
+        let (method, path, body) = match question {
+            Question::Differences(arguments) => {
+                let held = arguments["conversations"].as_array().unwrap();
+                self.hashed += held
+                    .iter()
+                    .filter(|held| held.get("hash").is_some())
+                    .count();
+                let body = Value::Object(arguments.clone());
+                (Method::POST, "/v1/reconcile".to_owned(), Some(body))
             }
-            self.in_step(id);
+            Question::Changed(arguments) => {
+                let parameters = arguments.iter().map(|(name, value)| match value {
+                    Value::String(value) => format!("{name}={value}"),
+                    value => format!("{name}={value}"),
+                });
+                let parameters: Vec<_> = parameters.collect();
+                (
+                    Method::GET,
+                    format!("/v1/inbox?{}", parameters.join("&")),
+                    None,
+                )
+            }
+        };
+        let (status, answer) = broker.request(method, &self.user, &path, body).await;
+        assert_eq!(status, 200, "{answer}");
+        answer
+    }
+
+    /// Reads what it is told to.
+    async fn follow(&mut self, broker: &TestBroker, told: Told) {
+        let id = told.conversation;
+        match told.next {
+            Next::Nothing | Next::Gone => {}
+            Next::Anew(_) => self.fetch_thread(broker, id).await,
+            Next::Changes { since } => {
+                let path = format!("/v1/conversations/{id}/thread?changed_since={since}");
+                if let Some((messages, last_seq)) = self.read_changes(broker, &path).await {
+                    self.arrived
+                        .push(Piece::Changes(id, messages, since, last_seq));
+                }
+            }
         }
     }
 
@@ -147,5 +170,44 @@ impl Client {
                 assert!(is_over, "{}: {message} of {id}: {sending:?}", self.name);
             }
         }
+    }
+}
+
+/// What is to be read, and what is not there any more, is what the server names: what lies between
+/// would be missing still.
+fn check_named(question: &Question, answer: &Value, told: Told) {
+    let (Question::Differences(asked), id) = (question, json!(told.conversation)) else {
+        return;
+    };
+    let about = |list: &Value| {
+        let mut about = list.as_array().unwrap().iter();
+        about.find(|item| item["conversation"] == id).cloned()
+    };
+    let Some(seq) = about(&asked["conversations"]).and_then(|held| held["seq"].as_i64()) else {
+        return;
+    };
+    let said = about(&answer["conversations"]).unwrap_or_default();
+    let (behind, gap) = (&said["behind"], &said["gap"]);
+    let gone = gap["to"].as_i64().filter(|_| gap["href"].is_null());
+    if gone.is_some() {
+        assert_eq!(gap["from"], seq + 1, "{said}");
+    }
+    // Whoever holds nothing lacks nothing of before.
+    let next = gone.unwrap_or(seq) + 1;
+    assert!(
+        behind.is_null() || behind["from"] == next || seq == 0,
+        "{seq}: {said}"
+    );
+    match told.next {
+        // Entries that came early may follow upon what is gone.
+        Next::Changes { since } => assert!(!behind.is_null() && since + 1 >= next, "{seq}: {said}"),
+        Next::Nothing => {
+            assert!(
+                behind.is_null() || gone.is_some() || seq == 0,
+                "{seq}: {said}"
+            );
+        }
+        Next::Anew(_) => assert!(gap["href"].is_string(), "{said}"),
+        Next::Gone => assert!(said["removed"] == true || said["unknown"] == true, "{said}"),
     }
 }

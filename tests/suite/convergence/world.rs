@@ -1,7 +1,7 @@
 //! Users, their devices, their conversations, and how they end up.
 
 use homing::{
-    client::cache::{Members, Row, Thread},
+    client::cache::{Members, Reconcile, Row, Thread},
     domain::ids::ConversationId,
 };
 use rand::{Rng as _, rngs::StdRng, seq::IndexedRandom as _};
@@ -86,7 +86,7 @@ impl World {
         let place = self.rng.random_range(0..self.clients.len());
         let id = *self.conversations.choose(&mut self.rng).unwrap();
         let (client, rng, broker) = (&mut self.clients[place], &mut self.rng, &self.broker);
-        match rng.random_range(0..14) {
+        match rng.random_range(0..17) {
             0..3 => client.connect(broker).await,
             3 => client.lose_connection(),
             4..7 => client.pull(rng).await,
@@ -94,6 +94,12 @@ impl World {
             8 => client.fetch_thread(broker, id).await,
             9 => client.fetch_changes(broker, id).await,
             10 | 11 => client.send_some(broker, rng).await,
+            12 => client.restart(),
+            13 => client.fetch_missed(broker).await,
+            14 => {
+                let asks = Reconcile::new(&client.inbox);
+                client.reconcile(broker, asks, Catching::Meanwhile).await;
+            }
             _ => client.apply_some(rng),
         }
     }
@@ -197,6 +203,8 @@ impl World {
             }
             check_written(client, pool, &place).await;
         }
+        let hashed: usize = self.clients.iter().map(|client| client.hashed).sum();
+        assert!(hashed > 0, "seed {}: no hash was compared", self.seed);
     }
 
     pub(super) async fn end(self) {

@@ -1,7 +1,7 @@
 //! Rows that change without an entry: contents are erased, a mute ends.
 
 use homing::{
-    client::cache::{Applied, Inbox},
+    client::cache::{Applied, Inbox, Question, Reconcile, Threads},
     domain::ids::ConversationId,
     store::MIGRATOR,
 };
@@ -46,9 +46,12 @@ fn shown<'a>(inbox: &'a Inbox, group: &str) -> &'a serde_json::Map<String, Value
 
 /// What is told to somebody who shows the rows of `inbox`.
 async fn reconcile(broker: &TestBroker, user: &str, inbox: &Inbox) -> Vec<Value> {
-    let body = json!({"conversations": inbox.known(|_| None)});
-    let path = "/v1/reconcile";
-    let (status, answer) = broker.request(Method::POST, user, path, Some(body)).await;
+    let question = Reconcile::new(inbox).question(inbox, &Threads::new());
+    let Some(Question::Differences(body)) = question else {
+        panic!("{question:?}");
+    };
+    let (path, body) = ("/v1/reconcile", Some(Value::Object(body)));
+    let (status, answer) = broker.request(Method::POST, user, path, body).await;
     assert_eq!(status, 200, "{answer}");
     answer["conversations"].as_array().unwrap().clone()
 }
