@@ -35,6 +35,7 @@ mod push_store;
 mod receipts;
 mod receipts_counts;
 mod receipts_retry;
+mod receipts_devices;
 mod receipts_status;
 mod reconcile;
 mod refusals;
