@@ -310,10 +310,12 @@ fn now() -> Frame {
     Frame::default().id(now_unix_millis().to_string())
 }
 
-/// The last thing somebody saw was this; what changed since must be asked for.
+/// The last thing somebody saw was this; what changed since must be asked for. Of a time that is
+/// still to come nobody knows what was seen: everything must be.
 fn resync(last: Option<&str>) -> Frame {
     let since = last.and_then(|last| last.parse::<u64>().ok());
-    let data = match since.map(|since| since.saturating_sub(RESYNC_MARGIN_MILLIS)) {
+    let since = since.map(|since| since.saturating_sub(RESYNC_MARGIN_MILLIS));
+    let data = match since.filter(|since| *since <= now_unix_millis()) {
         Some(since) => {
             let href = format!("/v1/inbox?changed_since={since}");
             json!({"changed_since": since, "href": href})
