@@ -32,6 +32,7 @@ mod push_fakes;
 mod push_providers;
 mod push_settings;
 mod push_store;
+mod rates;
 mod receipts;
 mod receipts_counts;
 mod receipts_retry;
