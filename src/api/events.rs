@@ -96,7 +96,7 @@ pub(super) async fn follow(
     mailbox.set_wants_inbox(true);
     let presence = state.bridge.presence();
     let (stream, watch_ttl) = (
-        presence.stream_opened(mailbox.clone()),
+        presence.stream_opened(caller.user, mailbox.clone()),
         presence.watch_ttl(),
     );
     let commits = state.bridge.commits();
@@ -136,7 +136,7 @@ struct Follower {
     bridge: Bridge,
     caller: Caller,
     mailbox: Arc<Mailbox>,
-    /// Under which it watches.
+    /// The device that it is for presence.
     stream: DeviceId,
     watched: Vec<Subject>,
     /// Before the watch would end.
@@ -156,7 +156,9 @@ impl Drop for Follower {
     fn drop(&mut self) {
         let commits = self.bridge.commits();
         commits.unsubscribe(self.caller.user, &self.mailbox);
-        self.bridge.presence().stream_closed(self.stream);
+        let at_millis = i64::try_from(now_unix_millis()).unwrap_or(i64::MAX);
+        self.bridge
+            .close_stream(self.caller.user, self.stream, at_millis);
     }
 }
 

@@ -82,7 +82,7 @@ impl<R> OfDevice<R> {
         if let Some(client_id) = &self.client_id {
             return Ok(client_id.clone());
         }
-        let device = ask.device.ok_or_else(unknown)?;
+        let device = ask.device().ok_or_else(unknown)?;
         let mut conn = ask.bridge.pool().acquire().await?;
         let client_id = sessions::client_id(&mut conn, device).await?;
         client_id.ok_or_else(unknown)
@@ -96,7 +96,7 @@ impl<R> OfDevice<R> {
         has_read: bool,
     ) -> Result<Option<DeviceId>, OperationError> {
         let Some(client_id) = &self.client_id else {
-            return Ok(ask.device);
+            return Ok(ask.device());
         };
         if !has_read {
             return Err(OperationError::invalid("`client_id` goes with `read`"));
