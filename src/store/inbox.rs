@@ -9,11 +9,15 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::domain::ids::{ConversationId, Subject, UserId};
+use crate::domain::{
+    change::Until,
+    ids::{ConversationId, Subject, UserId},
+};
 
 use super::{
     StoreError,
     conversations::{Kind, Role},
+    members,
     push::settings::Mute,
 };
 
@@ -74,8 +78,8 @@ pub struct Row {
     pub role: Role,
     pub mute: Option<Mute>,
     pub mentions_break_mute: bool,
+    pub silenced_until: Option<Until>,
     /// In milliseconds since 1970, as are the other times.
-    pub silenced_until_millis: Option<i64>,
     pub pinned_at_millis: Option<i64>,
     pub is_archived: bool,
     pub settings: Settings,
@@ -153,6 +157,7 @@ async fn read(
                        then (extract(epoch from r.muted_until) * 1000)::bigint end
                       as muted_until_millis,
                   r.mentions_break_mute as "mentions_break_mute!",
+                  coalesce(r.silenced_until = 'infinity', false) as "is_silenced_forever!",
                   case when isfinite(r.silenced_until)
                        then (extract(epoch from r.silenced_until) * 1000)::bigint end
                       as silenced_until_millis,
@@ -239,6 +244,7 @@ struct Columns {
     is_muted_forever: bool,
     muted_until_millis: Option<i64>,
     mentions_break_mute: bool,
+    is_silenced_forever: bool,
     silenced_until_millis: Option<i64>,
     pinned_at_millis: Option<i64>,
     is_archived: bool,
@@ -280,7 +286,7 @@ impl Columns {
             role: self.role.parse().map_err(StoreError::corrupt)?,
             mute: forever.or(self.muted_until_millis.map(Mute::Until)),
             mentions_break_mute: self.mentions_break_mute,
-            silenced_until_millis: self.silenced_until_millis,
+            silenced_until: members::silenced(self.silenced_until_millis, self.is_silenced_forever),
             pinned_at_millis: self.pinned_at_millis,
             is_archived: self.is_archived,
             settings: Settings {

@@ -1,11 +1,20 @@
 //! Threads: pages both ways, around a place and a time, with all changes applied.
 
-use homing::store::MIGRATOR;
+use homing::{
+    domain::{
+        ids::{ClientMessageId, Subject, UserId},
+        message::{Content, NewMessage, Sequence},
+    },
+    store::{MIGRATOR, changes::append_changes, messages::Outcome},
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::harness::TestBroker;
+use crate::{
+    harness::TestBroker,
+    store::{server_process, until_blocking},
+};
 
 async fn thread(broker: &TestBroker, user: &str, conversation: &str, query: &str) -> Value {
     let path = format!("/{conversation}/thread{query}");
@@ -244,6 +253,45 @@ async fn changes_since_any_sequence_complete_what_was_known(pool: PgPool) {
             );
         }
     }
+    broker.stop().await;
+}
+
+/// Goal: the list of changes is read in two steps, and something changes in between.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn what_changes_while_changes_are_read_is_not_left_out(pool: PgPool) {
+    let broker = TestBroker::start(&pool).await;
+    let group = story(&broker).await;
+    let mut other = pool.begin().await.unwrap();
+    let bob = "select user_id from users where subject = 'bob'";
+    let bob = sqlx::query_scalar(bob)
+        .fetch_one(&mut *other)
+        .await
+        .unwrap();
+    let lock = "lock table messages in access exclusive mode";
+    sqlx::query(lock).execute(&mut *other).await.unwrap();
+    let process = server_process(&mut other).await;
+    let react = async {
+        until_blocking(&pool, process).await;
+        let id = ClientMessageId::new("late".to_owned()).unwrap();
+        let reaction = NewMessage {
+            conversation: group.parse().unwrap(),
+            sender: UserId(bob),
+            sender_name: Subject::new("bob").unwrap(),
+            sender_device: None,
+            content: Content {
+                target: Some(Sequence::new(10).unwrap()),
+                ..Content::new(id, "reaction", r#"{"key":"x"}"#)
+            },
+        };
+        let stored = append_changes(&mut other, &[reaction], 50).await.unwrap();
+        assert!(matches!(stored[0].outcome, Outcome::Stored { .. }));
+        other.commit().await.unwrap();
+    };
+    let changes = thread(&broker, "bob", &group, "?changed_since=9");
+    let (changes, ()) = tokio::join!(changes, react);
+    assert_eq!(changes["last_seq"], 14);
+    assert_eq!(seqs(&changes), [2, 3, 4, 10]);
+    assert_eq!(changes["messages"][3]["version"], 15);
     broker.stop().await;
 }
 

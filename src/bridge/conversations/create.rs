@@ -90,10 +90,13 @@ impl Bridge {
             kind,
             title: creation.title,
             history_depth: creation.history_depth.unwrap_or(self.history_depth()),
-            participants: ids.into_iter().zip(roles).collect(),
+            participants: ids.iter().copied().zip(roles).collect(),
         };
         conversations::create(&mut tx, &new).await?;
         tx.commit().await?;
+        for user in ids {
+            self.commits().inbox_changed(user, id);
+        }
         Ok(Created { id, is_new: true })
     }
 

@@ -81,10 +81,12 @@ impl Bases {
             .filter(has_it)
             .map(Arc::downgrade)
             .collect();
+        // Of the same version nothing was told to those who have it, whatever time has changed.
+        let known = base.filter(|base| base.version == row.version);
         let base = Base {
             version: row.version,
             epoch,
-            row: whole,
+            row: known.map_or(whole, |base| base.row),
             told,
         };
         self.keep(pair, base);
@@ -248,6 +250,24 @@ mod tests {
         let third = row(1, 6, 1, 3);
         assert_eq!(bases.tell(USER, &third, &phone), 0);
         assert_eq!(told(&phone[0]), [whole(&third)]);
+    }
+
+    /// Goal: a message expires by time, which is no version; whatever comes then tells of it.
+    #[test]
+    fn what_time_has_changed_is_told_with_the_next_version() {
+        let (mut bases, phone) = (Bases::default(), [Arc::new(Mailbox::default())]);
+        let expired = |version: i64| {
+            let mut row = row(1, version, 1, 1);
+            let shows = row.shows.as_mut().unwrap();
+            shows.last_message.as_mut().unwrap().expired = true;
+            row
+        };
+        bases.tell(USER, &row(1, 4, 1, 1), &phone);
+        bases.tell(USER, &expired(4), &phone);
+        told(&phone[0]);
+        bases.tell(USER, &expired(5), &phone);
+        let message = told(&phone[0])[0]["last_message"].clone();
+        assert_eq!(message, json!({"expired": true}));
     }
 
     #[test]

@@ -6,7 +6,10 @@ use serde::Serialize;
 use super::preview::preview;
 use crate::{
     bridge::push_settings::Muted,
-    domain::ids::{ConversationId, Subject},
+    domain::{
+        change::Until,
+        ids::{ConversationId, Subject},
+    },
     store::{
         conversations::{Kind, Role},
         inbox::{LastMessage, Row, Settings},
@@ -51,8 +54,8 @@ pub struct Shows {
     pub muted_until: Option<Muted>,
     /// Whether a message that names the user is notified all the same.
     pub notify_mentions: bool,
-    /// May not write before.
-    pub silenced_until: Option<i64>,
+    /// May not write before: milliseconds since 1970, or "forever".
+    pub silenced_until: Option<Until>,
     /// The latest stands first.
     pub pinned_at: Option<i64>,
     pub archived: bool,
@@ -117,7 +120,7 @@ impl From<Row> for Shows {
                 Mute::Forever => Muted::Forever,
             }),
             notify_mentions: row.mentions_break_mute,
-            silenced_until: row.silenced_until_millis,
+            silenced_until: row.silenced_until,
             pinned_at: row.pinned_at_millis,
             archived: row.is_archived,
             settings: row.settings.into(),

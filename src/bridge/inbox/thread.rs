@@ -271,8 +271,10 @@ impl Reader<'_> {
         // Nothing before `low` has changed a message that can be read.
         let from = sequence.saturating_add(1).max(low);
         let to = high.min(from.saturating_add(ENTRIES_MAX - 1));
-        let range = (from, to);
         let left = self.readable.left_seq;
+        // What changes once more while this is read is then found by its younger version.
+        let is_last = to == high && left.is_none();
+        let range = (from, if is_last { i64::MAX } else { to });
         let mut conn = self.bridge.pool().acquire().await?;
         let mut messages =
             thread::changed(&mut conn, self.whose, left, low, range, limit + 1).await?;
@@ -283,7 +285,7 @@ impl Reader<'_> {
             messages,
             next_before: None,
             next_after: None,
-            next_changed_since: (next < high).then_some(next),
+            next_changed_since: (is_cut || next < high).then_some(next),
             gap: if sequence > high {
                 Some(all(self.whose.0, &self.readable, GapReason::Ahead))
             } else {

@@ -21,7 +21,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "conversation/change",
         Patch,
         "/conversations/{conversation}",
-        "Renames or archives it, or changes its settings: absent stays as it is, null is cleared. Empty if nothing changed.",
+        "Renames or archives it, or changes its settings: absent stays as it is, null clears what may be empty. Empty if nothing changed.",
         change,
         InConversation<ChangeArguments>,
         Changed

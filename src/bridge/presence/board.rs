@@ -21,6 +21,8 @@ use crate::domain::{
 
 /// Users remembered who have gone and whom nobody watches; older ones are in the store.
 const GONE_MAX: usize = 10_000;
+/// Between two looks at all leases.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long things last, and how many there may be.
 #[derive(Clone, Debug)]
@@ -48,6 +50,8 @@ pub(super) struct Board<W> {
     streams_opened: i64,
     /// Pairs of a device and a user it watches.
     watches: usize,
+    /// When all leases were looked at, because there was no room for another watch.
+    swept_at: Option<Instant>,
 }
 
 /// A user to be looked at, whom the asking user may see.
@@ -87,6 +91,7 @@ impl<W: Clone> Board<W> {
             departures: 0,
             streams_opened: 0,
             watches: 0,
+            swept_at: None,
         }
     }
 
@@ -362,6 +367,9 @@ impl<W: Clone> Board<W> {
         {
             self.end_leases(target.user, now);
         }
+        if self.watches >= self.rules.watches_max {
+            self.sweep(now);
+        }
         let has_room = self.watches < self.rules.watches_max;
         let person = self.people.entry(target.user).or_default();
         if person.devices.is_empty() && person.left.is_none() {
@@ -415,6 +423,21 @@ impl<W: Clone> Board<W> {
             if watcher.until <= now {
                 self.end_watch(target, watcher);
             }
+        }
+    }
+
+    /// Ends the leases that are over, whoever is watched: those of users with whom nothing
+    /// happens are looked at by nobody else. Not often, since it looks at all.
+    fn sweep(&mut self, now: Instant) {
+        if self.swept_at.is_some_and(|at| now < at + SWEEP_INTERVAL) {
+            return;
+        }
+        self.swept_at = Some(now);
+        let watched = self.people.iter();
+        let watched = watched.filter(|(_, person)| person.watched.is_some());
+        let targets: Vec<_> = watched.map(|(target, _)| *target).collect();
+        for target in targets {
+            self.end_leases(target, now);
         }
     }
 

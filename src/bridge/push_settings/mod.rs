@@ -67,7 +67,7 @@ impl PushSettingsError {
                 ProblemKind::NotFound
             }
             Self::NotYours => ProblemKind::Forbidden,
-            Self::TooManyTokens => ProblemKind::Conflict,
+            Self::TooManyTokens => ProblemKind::Full,
             Self::Store(error) if error.is_transient() => ProblemKind::Unavailable,
             Self::Store(_) => ProblemKind::Internal,
         }

@@ -29,7 +29,7 @@ pub struct Inbox {
 impl Inbox {
     /// Merges a row or a patch of one. It must have `conversation` and `version`. Versions are
     /// compared within an epoch; what names none, as a removal, is of the one that is known. A
-    /// patch that names `since_version` tells only what has changed since then.
+    /// patch that names `since_version` tells what has changed since then, to who holds just that.
     pub fn apply(&mut self, mut patch: Members) -> Applied {
         let conversation = text(&patch, "conversation").and_then(|id| id.parse().ok());
         let (Some(conversation), Some(version)) = (conversation, number(&patch, "version")) else {
@@ -58,7 +58,7 @@ impl Inbox {
             return Applied::Stale;
         }
         let was_removed = is_true(&row.fields, "removed");
-        if since.is_some_and(|since| since > row.version || is_new_epoch || was_removed) {
+        if since.is_some_and(|since| since != row.version || is_new_epoch || was_removed) {
             return Applied::Missed;
         }
         if is_true(&patch, "removed") || was_removed || is_new_epoch {
@@ -196,7 +196,9 @@ mod tests {
         assert_eq!(inbox.known(|_| None), Vec::<Value>::new());
         inbox.apply(patch(5, &json!({"epoch": 1, "title": "Team", "unread": 1})));
         assert_eq!(inbox.apply(unread(8, 7, 3)), Applied::Missed);
-        assert_eq!(inbox.apply(unread(7, 3, 2)), Applied::Changed);
+        // What has changed and changed back since version 4 stands in none of these.
+        assert_eq!(inbox.apply(unread(7, 4, 2)), Applied::Missed);
+        assert_eq!(inbox.apply(unread(7, 5, 2)), Applied::Changed);
         assert_eq!(inbox.apply(unread(8, 7, 3)), Applied::Changed);
         assert_eq!(inbox.apply(unread(8, 7, 4)), Applied::Stale);
         let expected = json!({"conversation": ID, "epoch": 1, "title": "Team", "unread": 3});

@@ -44,7 +44,8 @@ pub enum Applied {
     Anew,
     /// It was known, or is older than what is known.
     Stale,
-    /// It says what has changed since a version that is not known; ask for the row (`q/inbox/row`).
+    /// It builds on what is not held, or was too large to be sent whole: ask for the row
+    /// (`q/inbox/row`), or for what [`Thread::gap`] says.
     Missed,
     /// It is none of the server's: a member is missing or of the wrong type.
     Unreadable,

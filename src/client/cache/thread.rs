@@ -71,6 +71,9 @@ impl Thread {
         if seq < self.first || self.synced >= Some(seq) || self.early.contains_key(&seq) {
             return Applied::Stale;
         }
+        if is_true(&entry, "too_large") {
+            return Applied::Missed;
+        }
         self.early.insert(seq, entry);
         self.catch_up();
         Applied::Changed
@@ -107,11 +110,13 @@ impl Thread {
     }
 
     /// A page was applied whose conversation ended at `last_seq` then. Only the first one says how
-    /// far the thread is in step: later pages hold other messages.
+    /// far the thread is in step: later pages hold other messages. What has changed them since
+    /// may have come before them, and found nothing to change.
     pub fn page(&mut self, last_seq: i64) {
         self.head = self.head.max(last_seq);
-        if self.synced.is_none() {
-            self.changed_up_to(last_seq);
+        match self.synced {
+            None => self.changed_up_to(last_seq),
+            Some(synced) => self.synced = Some(synced.min(last_seq)),
         }
     }
 
@@ -303,6 +308,46 @@ mod tests {
         }
         assert_eq!(shown(&thread), expected());
         assert_eq!(thread.gap(), None);
+    }
+
+    /// Goal: an older page was read before a change that came before it, and found nothing.
+    #[test]
+    fn an_older_page_that_comes_late_is_completed() {
+        let mut thread = Thread::new(Subject::new("me").unwrap());
+        thread.page(4);
+        let edit = log().remove(4);
+        assert_eq!(thread.entry(edit), Applied::Changed);
+        assert_eq!((thread.synced(), thread.gap()), (Some(5), None));
+        let first = json!({"seq": 1, "id": "1", "from": "ann", "at": 10, "type": "text", "body": "one",
+            "version": 4});
+        thread.message(members(first.clone()));
+        thread.page(4);
+        assert_eq!(thread.gap(), Some(Gap { from: 5, to: 5 }));
+        let edited = json!({"seq": 1, "id": "1", "from": "ann", "at": 10, "type": "text", "body": "one!",
+            "edited_at": 50, "version": 5});
+        thread.message(members(edited.clone()));
+        thread.changed_up_to(5);
+        assert_eq!((shown(&thread), thread.gap()), (json!([edited]), None));
+    }
+
+    #[test]
+    fn what_was_too_large_to_be_sent_is_asked_for() {
+        let mut thread = thread();
+        let stub =
+            json!({"seq": 1, "too_large": true, "href": "/v1/conversations/x/messages?after=0"});
+        assert_eq!(thread.entry(members(stub)), Applied::Missed);
+        assert_eq!(thread.entry(log().remove(1)), Applied::Changed);
+        assert_eq!(shown(&thread), json!([]));
+        assert_eq!(thread.gap(), Some(Gap { from: 1, to: 1 }));
+        let first = json!({"seq": 1, "id": "1", "from": "ann", "at": 10, "type": "text", "body": "one",
+            "version": 1});
+        thread.message(members(first));
+        thread.changed_up_to(1);
+        let reacted = &shown(&thread)[0];
+        assert_eq!(
+            (&reacted["version"], &reacted["reactions"]["+"]["count"]),
+            (&json!(2), &json!(1))
+        );
     }
 
     /// Goal: by the clock or by the word of the server, what has expired is gone, and stays gone.

@@ -327,11 +327,9 @@ async fn a_hundred_devices_have_tokens_and_the_next_one_is_told_what_to_do(pool:
         let registered = put(device, &format!("t{device}")).await;
         assert_eq!(registered.status, 200, "{}", registered.text);
     }
-    put(100, "more").await.assert_problem(
-        409,
-        "conflict",
-        "DELETE /v1/devices/{client_id}/push-token",
-    );
+    put(100, "more")
+        .await
+        .assert_problem(409, "full", "DELETE /v1/devices/{client_id}/push-token");
     assert_eq!(put(7, "rotated").await.status, 200, "it has one already");
     assert_eq!(api.put("bob", PHONE, fcm("bobs")).await.status, 200);
     api.delete("alice", "/v1/devices/d3/push-token").await;

@@ -118,8 +118,8 @@ impl World {
                 (Method::POST, format!("/{id}/transfer"), body)
             }
             3 => {
-                let until = is_so.then_some(LATER);
-                let body = json!({"until": until});
+                let until = [json!(null), json!(LATER), json!("forever")];
+                let body = json!({"until": until.choose(&mut self.rng).unwrap()});
                 (Method::PUT, participant + "/silence", body)
             }
             4 => {
@@ -168,7 +168,8 @@ impl World {
                  where conversation_id = $1 and $2 > 0"
             }
             _ => {
-                "update participants set muted_until = now()
+                "update participants
+                 set muted_until = now(), own_version = own_version + 1, changed_at = now()
                  where conversation_id = $1 and muted_until is not null and $2 > 0"
             }
         };

@@ -33,7 +33,7 @@ fn seeds() -> std::ops::Range<u64> {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
     match number("CONVERGENCE_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("CONVERGENCE_RUNS").unwrap_or(3),
+        None => 0..number("CONVERGENCE_RUNS").unwrap_or(6),
     }
 }
 

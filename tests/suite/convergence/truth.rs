@@ -7,12 +7,20 @@ use homing::{client::cache::Members, domain::ids::ConversationId};
 use serde_json::{Value, json};
 use sqlx::{PgPool, Row as _};
 
-/// The fields of each row of a user's inbox that can be counted.
+/// The fields of each row of a user's inbox, but for its newest message.
 pub(crate) async fn rows(pool: &PgPool, user: &str) -> BTreeMap<ConversationId, Members> {
     let rows = sqlx::query(
-        "select p.conversation_id, c.title, c.last_seq, c.epoch, p.read_seq, p.role,
+        "select p.conversation_id, c.kind, c.title, c.last_seq, c.epoch, p.read_seq, p.role,
+                (select o.subject from participants q join users o using (user_id)
+                 where c.kind = 'direct' and q.conversation_id = p.conversation_id
+                   and q.user_id <> p.user_id) as other,
+                case when p.muted_until = 'infinity' then '\"forever\"'::jsonb
+                     else to_jsonb((extract(epoch from p.muted_until) * 1000)::bigint) end as muted_until,
+                p.mentions_break_mute,
+                (extract(epoch from c.updated_at) * 1000)::bigint as activity_at,
                 (extract(epoch from p.pinned_at) * 1000)::bigint as pinned_at,
-                (extract(epoch from p.silenced_until) * 1000)::bigint as silenced_until,
+                case when p.silenced_until = 'infinity' then '\"forever\"'::jsonb
+                     else to_jsonb((extract(epoch from p.silenced_until) * 1000)::bigint) end as silenced_until,
                 (extract(epoch from c.archived_at) * 1000)::bigint as archived_at,
                 c.receipts, c.history_depth, c.retention_seconds,
                 greatest(p.visible_from, c.first_seq) as first_seq,
@@ -46,14 +54,21 @@ pub(crate) async fn rows(pool: &PgPool, user: &str) -> BTreeMap<ConversationId, 
     .await
     .unwrap();
     let row = |row: &sqlx::postgres::PgRow| {
-        let fields = json!({
+        let id = ConversationId(row.get("conversation_id"));
+        let mut fields = json!({
+            "conversation": id,
+            "removed": false,
+            "kind": row.get::<String, _>("kind"),
+            "activity_at": row.get::<i64, _>("activity_at"),
+            "muted_until": row.get::<Option<Value>, _>("muted_until"),
+            "notify_mentions": row.get::<bool, _>("mentions_break_mute"),
             "title": row.get::<Option<String>, _>("title"),
             "last_seq": row.get::<i64, _>("last_seq"),
             "read": row.get::<i64, _>("read_seq"),
             "role": row.get::<String, _>("role"),
             "epoch": row.get::<i32, _>("epoch"),
             "pinned_at": row.get::<Option<i64>, _>("pinned_at"),
-            "silenced_until": row.get::<Option<i64>, _>("silenced_until"),
+            "silenced_until": row.get::<Option<Value>, _>("silenced_until"),
             "settings": {
                 "receipts": row.get::<bool, _>("receipts"),
                 "history_depth": row.get::<Option<i64>, _>("history_depth"),
@@ -65,7 +80,10 @@ pub(crate) async fn rows(pool: &PgPool, user: &str) -> BTreeMap<ConversationId, 
             "mentions": row.get::<i64, _>("mentions"),
             "archived": row.get::<bool, _>("archived"),
         });
-        (ConversationId(row.get("conversation_id")), members(fields))
+        if let Some(other) = row.get::<Option<String>, _>("other") {
+            fields["with"] = other.into();
+        }
+        (id, members(fields))
     };
     rows.iter().map(row).collect()
 }

@@ -38,6 +38,9 @@ async fn a_silence_begins_and_ends_at_an_entry(pool: PgPool) {
         let again = silence(&broker, "alice", &cid, "bob", until.clone()).await;
         again.assert_unchanged();
         assert_eq!(&seen(&broker, "bob", &cid).await["silenced_until"], until);
+        let row = format!("/v1/conversations/{cid}/inbox");
+        let (_, row) = broker.request(Method::GET, "bob", &row, None).await;
+        assert_eq!(&row["silenced_until"], until);
         expected.push((
             seq,
             json!({"change": "silenced", "user": "bob", "until": until}),

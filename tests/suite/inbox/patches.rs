@@ -242,3 +242,13 @@ async fn who_does_not_subscribe_is_told_nothing(pool: PgPool) {
     tablet.assert_quiet().await;
     broker.stop().await;
 }
+
+/// Goal: a list shows a new conversation before anybody writes to it.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_new_conversation_is_told_to_all_who_take_part(pool: PgPool) {
+    let broker = TestBroker::start(&pool).await;
+    let mut phone = watcher(&broker, "bob", "phone").await;
+    let group = &broker.conversation(&["alice", "bob"]).await;
+    assert_eq!(patch(&mut phone).await, row(&broker, "bob", group).await);
+    broker.stop().await;
+}

@@ -58,6 +58,18 @@ fn there_is_a_bound_to_watchers_and_watches() {
     assert_eq!(stage.watch(BOB, &[ALICE]), [(Presence::HIDDEN, true)]);
 }
 
+/// Goal: nothing ever happens with those who are watched, and the watches are over all the same.
+#[test]
+fn watches_of_quiet_users_make_room_when_they_are_over() {
+    let mut stage = Stage::new(rules());
+    let quiet = [UserId(5), UserId(6), UserId(7), UserId(8)];
+    stage.watch(BOB, &quiet);
+    assert_eq!(stage.watch(CAROL, &[ALICE]), [(Presence::HIDDEN, false)]);
+    stage.now += SECOND * 3600;
+    assert_eq!(stage.watch(CAROL, &[ALICE]), [(Presence::HIDDEN, true)]);
+    assert_eq!(stage.board.watches(), 1);
+}
+
 /// Goal: a connection that comes before its predecessor was seen to go begins without watches.
 #[test]
 fn a_new_connection_of_a_device_watches_nothing() {
