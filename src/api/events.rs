@@ -96,7 +96,7 @@ pub(super) async fn follow(
     mailbox.set_wants_inbox(true);
     let presence = state.bridge.presence();
     let (stream, watch_ttl) = (
-        presence.stream_opened(mailbox.clone()),
+        presence.stream_opened(caller.user, mailbox.clone()),
         presence.watch_ttl(),
     );
     let commits = state.bridge.commits();
@@ -136,7 +136,7 @@ struct Follower {
     bridge: Bridge,
     caller: Caller,
     mailbox: Arc<Mailbox>,
-    /// Under which it watches.
+    /// The device that it is for presence.
     stream: DeviceId,
     watched: Vec<Subject>,
     /// Before the watch would end.
@@ -156,7 +156,9 @@ impl Drop for Follower {
     fn drop(&mut self) {
         let commits = self.bridge.commits();
         commits.unsubscribe(self.caller.user, &self.mailbox);
-        self.bridge.presence().stream_closed(self.stream);
+        let at_millis = i64::try_from(now_unix_millis()).unwrap_or(i64::MAX);
+        self.bridge
+            .close_stream(self.caller.user, self.stream, at_millis);
     }
 }
 
@@ -310,10 +312,12 @@ fn now() -> Frame {
     Frame::default().id(now_unix_millis().to_string())
 }
 
-/// The last thing somebody saw was this; what changed since must be asked for.
+/// The last thing somebody saw was this; what changed since must be asked for. Of a time that is
+/// still to come nobody knows what was seen: everything must be.
 fn resync(last: Option<&str>) -> Frame {
     let since = last.and_then(|last| last.parse::<u64>().ok());
-    let data = match since.map(|since| since.saturating_sub(RESYNC_MARGIN_MILLIS)) {
+    let since = since.map(|since| since.saturating_sub(RESYNC_MARGIN_MILLIS));
+    let data = match since.filter(|since| *since <= now_unix_millis()) {
         Some(since) => {
             let href = format!("/v1/inbox?changed_since={since}");
             json!({"changed_since": since, "href": href})

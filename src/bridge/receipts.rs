@@ -30,6 +30,7 @@ use crate::{
         StoreError,
         conversations::UNREAD_MAX,
         cursors::{self, Moved, Settled},
+        presence,
         sessions::{self, Closing, Sign},
     },
     telemetry::metrics::BridgeMetrics,
@@ -66,6 +67,8 @@ struct Gathered {
     written: HashMap<(UserId, ConversationId), i64>,
     inflight: HashMap<DeviceId, (i64, Inflight)>,
     signs: HashMap<DeviceId, Sign>,
+    /// When a stream of users closed last, in milliseconds since 1970.
+    seen: HashMap<UserId, i64>,
     closing: Vec<Closing>,
     waiting: Vec<Waiting>,
     /// Positions were written and no answer came: they may be stored, and nobody was told.
@@ -152,6 +155,11 @@ impl Receipts {
     pub fn suspect(&self, held: Held, is_suspect: bool) {
         self.sign(held, None, Some(is_suspect));
         self.is_urgent.notify_one();
+    }
+
+    /// A stream of a user closed then, in milliseconds since 1970. What has no room is forgotten.
+    pub(super) fn seen(&self, user: UserId, at_millis: i64) {
+        gather_seen(&mut self.lock().seen, user, at_millis, self.positions_max);
     }
 
     fn sign(&self, held: Held, activity: Option<Activity>, is_suspect: Option<bool>) {
@@ -330,6 +338,9 @@ impl Receipts {
         for sign in newer.into_values() {
             gather_sign(&mut gathered.signs, sign);
         }
+        for (user, at_millis) in older.seen {
+            gather_seen(&mut gathered.seen, user, at_millis, self.positions_max);
+        }
         let newer = std::mem::replace(&mut gathered.closing, older.closing);
         gathered.closing.extend(newer);
         gathered.is_uncertain |= older.is_uncertain;
@@ -373,6 +384,15 @@ fn gather_sign(signs: &mut HashMap<DeviceId, Sign>, newer: Sign) {
     }
 }
 
+/// The latest counts.
+fn gather_seen(seen: &mut HashMap<UserId, i64>, user: UserId, at_millis: i64, users_max: usize) {
+    if let Some(known) = seen.get_mut(&user) {
+        *known = at_millis.max(*known);
+    } else if seen.len() < users_max {
+        seen.insert(user, at_millis);
+    }
+}
+
 /// Answers, for each report that waits, whether its user takes part.
 async fn write(
     pool: &PgPool,
@@ -385,6 +405,7 @@ async fn write(
         && gathered.written.is_empty()
         && gathered.inflight.is_empty()
         && gathered.signs.is_empty()
+        && gathered.seen.is_empty()
         && gathered.closing.is_empty()
         && reports.is_empty();
     if is_empty {
@@ -424,6 +445,14 @@ async fn write(
     let signs: Vec<_> = gathered.signs.values().copied().collect();
     if !signs.is_empty() {
         sessions::save_signs(&mut conn, &signs).await?;
+    }
+    if !gathered.seen.is_empty() {
+        let seen: Vec<_> = gathered
+            .seen
+            .iter()
+            .map(|(user, at)| (*user, *at))
+            .collect();
+        presence::save_seen(&mut conn, &seen).await?;
     }
     for closing in gathered.closing.chunks(CLOSING_MAX) {
         sessions::close(&mut conn, closing).await?;

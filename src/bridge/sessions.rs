@@ -9,6 +9,7 @@ use crate::{
         format::WireFormat,
         ids::{ConversationId, DeviceId, Subject, UserId},
         message::SharedEntry,
+        presence::StateReport,
     },
     store::{
         StoreError,
@@ -161,7 +162,9 @@ impl Bridge {
         expiry_seconds: u32,
         inflight: Inflight,
     ) {
-        let is_hidden = self.presence().disconnected(held, at_millis);
+        let is_hidden = self
+            .presence()
+            .disconnected(held.user, held.device, at_millis);
         let Held {
             device, generation, ..
         } = held;
@@ -176,6 +179,26 @@ impl Bridge {
         let closed = self.receipts().close(closing);
         if tokio::time::timeout(self.patience(), closed).await.is_err() {
             self.receipts().fell_behind();
+        }
+    }
+
+    /// What a connected device says of itself: to those who watch, and for pushes.
+    pub fn say_state(&self, held: Held, report: StateReport) {
+        self.receipts().state(held, report.activity);
+        self.presence().state(held, report);
+    }
+
+    /// What a user says of their open streams of events; false if there is none.
+    #[must_use]
+    pub fn say_streams_state(&self, user: UserId, report: StateReport) -> bool {
+        self.presence().streams_state(user, report)
+    }
+
+    /// A stream of events of a user is over at `at_millis` since 1970. When they were last seen is
+    /// written soon, or not at all if the process dies before.
+    pub fn close_stream(&self, user: UserId, stream: DeviceId, at_millis: i64) {
+        if !self.presence().disconnected(user, stream, at_millis) {
+            self.receipts().seen(user, at_millis);
         }
     }
 

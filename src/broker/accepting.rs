@@ -154,9 +154,7 @@ impl<S> Connection<S> {
     fn accept_state(&mut self, ticket: Ticket, payload: &Bytes) {
         match StateReport::from_payload(payload) {
             Ok(report) => {
-                let bridge = &self.shared.bridge;
-                bridge.receipts().state(self.held, report.activity);
-                bridge.presence().state(self.held, report);
+                self.shared.bridge.say_state(self.held, report);
                 self.session.handle_verdict(ticket, Verdict::Done);
             }
             Err(error) => {

@@ -424,6 +424,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if dropped > 0 {
             self.shared.metrics.events_dropped.inc_by(dropped.into());
         }
+        let repeated = self.session.take_repeated();
+        if repeated > 0 {
+            self.shared.metrics.repeated.inc_by(repeated.into());
+        }
     }
 
     /// Moves the gauges by what has changed since the last call.

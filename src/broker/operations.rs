@@ -127,7 +127,7 @@ async fn answer(shared: &Shared, held: Held, ask: &Ask, caller: &Caller) -> Answ
     } = &ask.request;
     let answer = shared
         .bridge
-        .request(caller, held.device, operation, arguments.clone());
+        .request(caller, held, operation, arguments.clone());
     let answer = tokio::time::timeout(shared.request_timeout, answer).await;
     answer.unwrap_or_else(|_| {
         tracing::warn!(operation, "a request took too long");

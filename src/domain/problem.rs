@@ -162,3 +162,31 @@ impl Problem {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Goal: the table names every kind with its status, and none that is gone.
+    #[test]
+    fn every_kind_is_documented() {
+        let kinds = PROBLEM_KINDS.map(|kind| {
+            let name = kind.urn().strip_prefix("urn:homing:problem:").unwrap();
+            format!("| {} | `{name}` |", kind.status())
+        });
+        let page = include_str!("../../docs/api.md");
+        let (_, table) = page.split_once("`type`: `urn:homing:problem:`").unwrap();
+        let rows = table.lines().skip(2);
+        let rows = rows.take_while(|line| line.starts_with('|')).map(|line| {
+            let end = line.match_indices('|').nth(2).unwrap().0;
+            line[..=end].to_owned()
+        });
+        let rows: Vec<_> = rows.collect();
+        assert_eq!(rows.len(), PROBLEM_KINDS.len(), "each once: {rows:#?}");
+        let (kinds, rows) = (BTreeSet::from(kinds), BTreeSet::from_iter(rows));
+        let differences: Vec<_> = kinds.symmetric_difference(&rows).collect();
+        assert!(differences.is_empty(), "docs/api.md: {differences:#?}");
+    }
+}

@@ -71,6 +71,7 @@ impl fmt::Display for Route {
 
 /// What a device says of itself on `me/state`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Activity {
     /// Somebody looks at it: the user's other devices wait longer before they are woken.

@@ -81,7 +81,29 @@ pub async fn judge(
     Ok(pairs.collect())
 }
 
-/// A user, and when the last one of their devices went that others might see.
+/// Writes when the last stream of users closed that others might see, in milliseconds since 1970,
+/// each user at most once.
+pub async fn save_seen(conn: &mut PgConnection, seen: &[(UserId, i64)]) -> Result<(), StoreError> {
+    let (users, millis): (Vec<_>, Vec<_>) = seen.iter().map(|(user, at)| (user.0, *at)).unzip();
+    sqlx::query!(
+        "with seen as (
+             select u.user_id, i.at_millis
+             from unnest($1::bigint[], $2::bigint[]) as i (user_id, at_millis)
+             join users u on u.user_id = i.user_id
+             order by u.user_id for no key update of u
+         )
+         update users u
+         set streamed_at = greatest(u.streamed_at, least(now(), to_timestamp(s.at_millis / 1000.0)))
+         from seen s where u.user_id = s.user_id",
+        &users[..],
+        &millis[..],
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// A user, and when the last one of their devices or streams went that others might see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastSeen {
     pub user: UserId,
@@ -97,12 +119,18 @@ pub async fn last_seen(
 ) -> Result<Vec<LastSeen>, StoreError> {
     let names: Vec<_> = names.iter().map(Subject::as_str).collect();
     let rows = sqlx::query!(
-        r#"select u.user_id, u.subject, s.last_seen_millis
+        r#"select u.user_id, u.subject,
+                  (extract(epoch from s.last_seen_at) * 1000)::bigint as last_seen_millis
            from users u
            cross join lateral (
-               select (extract(epoch from max(s.last_seen_at)) * 1000)::bigint as last_seen_millis
-               from devices d join sessions s on s.device_id = d.device_id
-               where d.user_id = u.user_id and s.last_seen_at > coalesce(u.visible_at, '-infinity')
+               select max(s.last_seen_at) as last_seen_at
+               from (
+                   select s.last_seen_at
+                   from devices d join sessions s on s.device_id = d.device_id
+                   where d.user_id = u.user_id
+                   union all select u.streamed_at
+               ) s
+               where s.last_seen_at > coalesce(u.visible_at, '-infinity')
            ) s
            where u.subject = any($1::text[])"#,
         &names[..] as &[&str],

@@ -317,6 +317,22 @@ pub async fn set_format(
     Ok(done.rows_affected() == 1)
 }
 
+/// The device of a user with this MQTT client id.
+pub async fn device(
+    conn: &mut PgConnection,
+    user: UserId,
+    client_id: &str,
+) -> Result<Option<DeviceId>, StoreError> {
+    let device = sqlx::query_scalar!(
+        "select device_id from devices where user_id = $1 and client_id = $2",
+        user.0,
+        client_id,
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(device.map(DeviceId))
+}
+
 /// The MQTT client id of a device; none if there is no such device.
 pub async fn client_id(
     conn: &mut PgConnection,

@@ -208,6 +208,7 @@ pub struct BrokerMetrics {
     pub disconnects: Family<DisconnectLabels, Counter>,
     pub events_dropped: Counter,
     pub deliveries: Counter,
+    pub repeated: Counter,
     pub commit_to_puback_seconds: Histogram,
     pub in_flight: Gauge,
     pub sessions_behind: Gauge,
@@ -263,6 +264,7 @@ impl BrokerMetrics {
             disconnects: Family::default(),
             events_dropped: Counter::default(),
             deliveries: Counter::default(),
+            repeated: Counter::default(),
             commit_to_puback_seconds: Histogram::new(PUBACK_BUCKETS_SECONDS),
             in_flight: Gauge::default(),
             sessions_behind: Gauge::default(),
@@ -291,6 +293,11 @@ impl BrokerMetrics {
             "deliveries",
             "Messages that a device has acknowledged in order",
             metrics.deliveries.clone(),
+        );
+        registry.register(
+            "repeated",
+            "Messages sent again with DUP, since their acknowledgement did not arrive before a connection ended",
+            metrics.repeated.clone(),
         );
         registry.register_with_unit(
             "commit_to_puback",

@@ -119,3 +119,29 @@ async fn what_waits_in_the_outbox_shows_its_age(pool: PgPool) {
     until_is(&broker, age, 0).await;
     broker.stop().await;
 }
+
+/// Goal: what a lost connection makes a device get twice is counted, and nothing else is.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn messages_that_are_sent_again_are_counted(pool: PgPool) {
+    let broker = TestBroker::start(&pool).await;
+    let conversation = broker.conversation(&["alice", "bob"]).await;
+    let mut phone = broker.listener("bob", "phone").await;
+    let mut sender = broker.device("alice", "sender").await;
+    for id in ["1", "2", "3"] {
+        sender.say(&conversation, id).await;
+    }
+    let first = phone.delivery().await;
+    phone.acknowledge(first.packet_id).await;
+    assert_eq!(phone.delivery().await.seq(), 2);
+    assert_eq!(phone.delivery().await.seq(), 3);
+    until_is(&broker, "homing_broker_deliveries_total ", 1).await;
+    until_is(&broker, "homing_broker_repeated_total ", 0).await;
+    phone.disconnect().await;
+    sender.say(&conversation, "4").await;
+
+    let mut phone = broker.device("bob", "phone").await;
+    phone.drain(2, 4).await;
+    until_is(&broker, "homing_broker_deliveries_total ", 4).await;
+    until_is(&broker, "homing_broker_repeated_total ", 2).await;
+    broker.stop().await;
+}

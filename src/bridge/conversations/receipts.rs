@@ -95,7 +95,7 @@ struct UserStatus {
 struct DeviceStatus {
     client_id: String,
     delivered: bool,
-    /// Only if the device said so itself; what is read over REST is read by the user.
+    /// Only if it was said of this device; what names no device is read by the user.
     read: bool,
 }
 

@@ -8,7 +8,12 @@ use uuid::Uuid;
 use super::{Bridge, Caller, ConversationError, InboxRow, MILLIS_MAX, check_millis, invalid};
 use crate::{
     bridge::push_settings::{Muted, NotificationSettingsChange},
-    domain::{ids::ConversationId, message::Sequence, problem::ProblemKind, receipt::Report},
+    domain::{
+        ids::{ConversationId, DeviceId},
+        message::Sequence,
+        problem::ProblemKind,
+        receipt::Report,
+    },
     store::{
         conversations::Kind,
         inbox::{self, Place, Row, Wanted},
@@ -69,7 +74,7 @@ pub struct InboxSettings {
     #[serde(default, deserialize_with = "present")]
     notify_mentions: Option<Option<bool>>,
     /// Everything up to here has been read.
-    read: Option<Sequence>,
+    pub(in crate::bridge) read: Option<Sequence>,
     /// Only if the row has this version.
     if_version: Option<i64>,
 }
@@ -173,10 +178,12 @@ impl Bridge {
         row.map(Into::into).ok_or(ConversationError::NotFound)
     }
 
-    /// Changes what the caller has set for a conversation, and answers its row.
+    /// Changes what the caller has set for a conversation, or has read, on a device if it is
+    /// known which, and answers its row.
     pub async fn set_inbox(
         &self,
         caller: &Caller,
+        device: Option<DeviceId>,
         conversation: ConversationId,
         settings: InboxSettings,
     ) -> Result<InboxRow, ConversationError> {
@@ -212,7 +219,7 @@ impl Bridge {
                 delivered: None,
                 read: Some(read),
             };
-            self.report(caller, None, conversation, report).await?;
+            self.report(caller, device, conversation, report).await?;
         }
         self.inbox_row(caller, conversation).await
     }

@@ -117,7 +117,7 @@ async fn history(
     arguments: InConversation<PageWanted>,
 ) -> Result<Answer, OperationError> {
     let (range, limit) = arguments.rest.check(HISTORY_ENTRIES_MAX)?;
-    let bytes_max = ask.device.map_or(usize::MAX, |_| ANSWER_BYTES_MAX);
+    let bytes_max = ask.held.map_or(usize::MAX, |_| ANSWER_BYTES_MAX);
     let conversation = arguments.conversation;
     let page = ask
         .bridge

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Ask, Nothing, OfDevice, Operation, OperationError, ok, operation};
 use crate::{
     bridge::push_settings::{DeviceSummary, Registration, TokenSummary},
-    domain::{format::WireFormat, problem::ProblemKind, request::Answer},
+    domain::{format::WireFormat, ids::DeviceId, problem::ProblemKind, request::Answer},
     store::sessions,
 };
 
@@ -82,10 +82,27 @@ impl<R> OfDevice<R> {
         if let Some(client_id) = &self.client_id {
             return Ok(client_id.clone());
         }
-        let device = ask.device.ok_or_else(unknown)?;
+        let device = ask.device().ok_or_else(unknown)?;
         let mut conn = ask.bridge.pool().acquire().await?;
         let client_id = sessions::client_id(&mut conn, device).await?;
         client_id.ok_or_else(unknown)
+    }
+
+    /// The device of the caller on which something was read: the one that is named, else the
+    /// one that asks, if it is one. A name goes only with something that was read.
+    pub(super) async fn reader(
+        &self,
+        ask: &Ask<'_>,
+        has_read: bool,
+    ) -> Result<Option<DeviceId>, OperationError> {
+        let Some(client_id) = &self.client_id else {
+            return Ok(ask.device());
+        };
+        if !has_read {
+            return Err(OperationError::invalid("`client_id` goes with `read`"));
+        }
+        let device = ask.bridge.device(ask.caller, client_id).await?;
+        device.map(Some).ok_or_else(unknown)
     }
 }
 

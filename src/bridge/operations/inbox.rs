@@ -1,6 +1,6 @@
 //! The inbox: its pages, one row of it, and what its user sets there.
 
-use super::{Ask, InConversation, Operation, OperationError, ok, operation};
+use super::{Ask, InConversation, OfDevice, Operation, OperationError, ok, operation};
 use crate::{
     bridge::inbox::{InboxPage, InboxRow, InboxSettings, InboxWanted},
     domain::request::Answer,
@@ -31,7 +31,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "/conversations/{conversation}/inbox",
         "Pins, archives, mutes or reads it: absent stays as it is, null is the default. Answers the row.",
         set,
-        InConversation<InboxSettings>,
+        InConversation<OfDevice<InboxSettings>>,
         InboxRow
     ),
 ];
@@ -47,9 +47,12 @@ async fn row(ask: Ask<'_>, arguments: InConversation) -> Result<Answer, Operatio
 
 async fn set(
     ask: Ask<'_>,
-    arguments: InConversation<InboxSettings>,
+    arguments: InConversation<OfDevice<InboxSettings>>,
 ) -> Result<Answer, OperationError> {
     let InConversation { conversation, rest } = arguments;
-    let row = ask.bridge.set_inbox(ask.caller, conversation, rest);
-    ok(&row.await?)
+    let device = rest.reader(&ask, rest.rest.read.is_some()).await?;
+    let set = ask
+        .bridge
+        .set_inbox(ask.caller, device, conversation, rest.rest);
+    ok(&set.await?)
 }

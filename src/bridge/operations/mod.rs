@@ -45,6 +45,7 @@ use super::{
     conversations::{Caller, ConversationError},
     push_settings::PushSettingsError,
     rates::TooFast,
+    sessions::Held,
 };
 use crate::{
     domain::{
@@ -113,8 +114,8 @@ type Run = for<'a> fn(Ask<'a>, Map<String, Value>) -> BoxFuture<'a, Result<Answe
 struct Ask<'a> {
     bridge: &'a Bridge,
     caller: &'a Caller,
-    /// The device that asks; none over REST.
-    device: Option<DeviceId>,
+    /// The session of the device that asks; none over REST.
+    held: Option<Held>,
     /// If the request has an idempotency key: the same whenever it is done again. What must
     /// not be made twice takes its id from it.
     seed: Option<Uuid>,
@@ -241,7 +242,7 @@ impl Bridge {
     pub async fn request(
         &self,
         caller: &Caller,
-        device: DeviceId,
+        held: Held,
         name: &str,
         mut arguments: Map<String, Value>,
     ) -> Answer {
@@ -263,8 +264,7 @@ impl Bridge {
                 return OperationError::invalid(detail).answer(name);
             }
         };
-        let device = Some(device);
-        self.perform_once(operation, caller, device, key.as_deref(), arguments)
+        self.perform_once(operation, caller, Some(held), key.as_deref(), arguments)
             .await
     }
 
@@ -274,12 +274,12 @@ impl Bridge {
         &self,
         operation: &'static Operation,
         caller: &Caller,
-        device: Option<DeviceId>,
+        held: Option<Held>,
         key: Option<&str>,
         arguments: Map<String, Value>,
     ) -> Answer {
         let Some(key) = key else {
-            return self.perform(operation, caller, device, arguments).await;
+            return self.perform(operation, caller, held, arguments).await;
         };
         let Ok(text) = serde_json::to_vec(&arguments) else {
             return OperationError::invalid("the arguments are no JSON").answer(operation.name);
@@ -289,7 +289,7 @@ impl Bridge {
             let _turn = bridge.turns().together(caller.user).await;
             let ask = Ask {
                 seed: Some(seed),
-                ..Ask::new(&bridge, &caller, device)
+                ..Ask::new(&bridge, &caller, held)
             };
             operation.run(ask, arguments).await
         };
@@ -301,16 +301,14 @@ impl Bridge {
         &self,
         operation: &Operation,
         caller: &Caller,
-        device: Option<DeviceId>,
+        held: Option<Held>,
         arguments: Map<String, Value>,
     ) -> Answer {
         let _turn = match operation.method {
             Method::Get => None,
             _ => Some(self.turns().together(caller.user).await),
         };
-        operation
-            .run(Ask::new(self, caller, device), arguments)
-            .await
+        operation.run(Ask::new(self, caller, held), arguments).await
     }
 
     /// Does an operation for a user if the condition holds for what the caller is shown of
@@ -363,14 +361,18 @@ impl Operation {
 }
 
 impl<'a> Ask<'a> {
-    fn new(bridge: &'a Bridge, caller: &'a Caller, device: Option<DeviceId>) -> Self {
+    fn new(bridge: &'a Bridge, caller: &'a Caller, held: Option<Held>) -> Self {
         Self {
             bridge,
             caller,
-            device,
+            held,
             seed: None,
             condition: None,
         }
+    }
+
+    fn device(&self) -> Option<DeviceId> {
+        self.held.map(|held| held.device)
     }
 }
 

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::{Ask, InConversation, Operation, OperationError, ok, operation};
 use crate::{
     bridge::presence::PresenceShown,
-    domain::{ids::Subject, request::Answer},
+    domain::{
+        ids::Subject, presence::StateReport, problem::ProblemKind, push::Activity, request::Answer,
+    },
 };
 
 pub(super) const OPERATIONS: &[Operation] = &[
@@ -27,6 +29,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
         watch,
         UsersArguments,
         Presences
+    ),
+    operation!(
+        "state",
+        Put,
+        "/me/state",
+        "Says whether somebody looks at the device that asks; over REST, at the caller's open streams of events. As on me/state.",
+        state,
+        StateArguments
     ),
     operation!(
         "typing",
@@ -52,6 +62,15 @@ struct Presences {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+struct StateArguments {
+    state: Activity,
+    /// Whether the caller is shown as offline while the connection or the streams last; as it
+    /// was if it is not said.
+    invisible: Option<bool>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct TypingArguments {
     /// True if it is not said.
     typing: Option<bool>,
@@ -63,7 +82,7 @@ async fn presence(ask: Ask<'_>, arguments: UsersArguments) -> Result<Answer, Ope
 }
 
 async fn watch(ask: Ask<'_>, arguments: UsersArguments) -> Result<Answer, OperationError> {
-    let Some(device) = ask.device else {
+    let Some(device) = ask.device() else {
         let why =
             "a watch lasts as long as a connection: ask q/watch over MQTT, or GET /v1/presence";
         return Err(OperationError::invalid(why));
@@ -73,6 +92,22 @@ async fn watch(ask: Ask<'_>, arguments: UsersArguments) -> Result<Answer, Operat
         .watch(ask.caller, device, arguments.users)
         .await?;
     ok(&Presences { users })
+}
+
+async fn state(ask: Ask<'_>, arguments: StateArguments) -> Result<Answer, OperationError> {
+    let report = StateReport {
+        activity: arguments.state,
+        is_invisible: arguments.invisible,
+    };
+    match ask.held {
+        Some(held) => ask.bridge.say_state(held, report),
+        None if ask.bridge.say_streams_state(ask.caller.user, report) => {}
+        None => {
+            let why = "a state lasts as long as a stream: open GET /v1/events first";
+            return Err(OperationError::new(ProblemKind::Conflict, why));
+        }
+    }
+    Ok(Answer::done())
 }
 
 async fn typing(

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Ask, InConversation, Operation, OperationError, ok, operation};
+use super::{Ask, InConversation, OfDevice, Operation, OperationError, ok, operation};
 use crate::{
     bridge::conversations::{MessageStatus, Receipts, UserPage},
     domain::{
@@ -31,9 +31,9 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "receipts/put",
         Put,
         "/conversations/{conversation}/receipts",
-        "Says how far the caller has got, and answers where they stand then.",
+        "Says how far the caller has got, on which device if that is known, and answers where they stand then.",
         report,
-        InConversation<ReportArguments>,
+        InConversation<OfDevice<ReportArguments>>,
         Standing
     ),
     operation!(
@@ -98,17 +98,16 @@ async fn list(
 
 async fn report(
     ask: Ask<'_>,
-    arguments: InConversation<ReportArguments>,
+    arguments: InConversation<OfDevice<ReportArguments>>,
 ) -> Result<Answer, OperationError> {
     let InConversation { conversation, rest } = arguments;
-    let ReportArguments { delivered, read } = rest;
+    let ReportArguments { delivered, read } = rest.rest;
     if delivered.is_none() && read.is_none() {
         return Err(OperationError::invalid("give `read`, `delivered` or both"));
     }
     let report = Report { delivered, read };
-    let standing = ask
-        .bridge
-        .report(ask.caller, ask.device, conversation, report);
+    let device = rest.reader(&ask, read.is_some()).await?;
+    let standing = ask.bridge.report(ask.caller, device, conversation, report);
     ok(&standing.await?)
 }
 

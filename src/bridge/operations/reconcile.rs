@@ -36,7 +36,7 @@ async fn reconcile(ask: Ask<'_>, arguments: ReconcileArguments) -> Result<Answer
         conversations,
         since,
     } = arguments;
-    let bytes_max = ask.device.map_or(usize::MAX, |_| ANSWER_BYTES_MAX);
+    let bytes_max = ask.held.map_or(usize::MAX, |_| ANSWER_BYTES_MAX);
     let differences = ask
         .bridge
         .reconcile(ask.caller, &conversations, since, bytes_max);

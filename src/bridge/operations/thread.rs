@@ -48,7 +48,7 @@ async fn thread(
 ) -> Result<Answer, OperationError> {
     let InConversation { conversation, rest } = arguments;
     let (part, limit) = rest.check()?;
-    let bytes_max = ask.device.map_or(usize::MAX, |_| ANSWER_BYTES_MAX);
+    let bytes_max = ask.held.map_or(usize::MAX, |_| ANSWER_BYTES_MAX);
     let thread = ask
         .bridge
         .thread(ask.caller, conversation, part, limit, bytes_max);

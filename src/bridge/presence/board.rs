@@ -41,14 +41,12 @@ pub(super) struct Rules {
 pub(super) struct Board<W> {
     rules: Rules,
     people: HashMap<UserId, Person<W>>,
-    /// Streams of events, under numbers that no device has: they watch, and nobody is there
-    /// because of them.
-    streams: HashMap<DeviceId, Device<W>>,
     /// When to look at whom; each of the watched stands here at most once.
     dues: BTreeSet<(Instant, UserId)>,
     /// Those who went, oldest first.
     gone: VecDeque<(UserId, u64)>,
     departures: u64,
+    /// Numbers of streams are below those of devices.
     streams_opened: i64,
     /// Pairs of a device and a user it watches.
     watches: usize,
@@ -88,7 +86,6 @@ impl<W: Clone> Board<W> {
         Self {
             rules,
             people: HashMap::new(),
-            streams: HashMap::new(),
             dues: BTreeSet::new(),
             gone: VecDeque::new(),
             departures: 0,
@@ -119,14 +116,42 @@ impl<W: Clone> Board<W> {
         is_invisible: Option<bool>,
         now: Instant,
     ) {
+        self.say(user, |id| id == device, (activity, is_invisible), now);
+    }
+
+    /// The same of all open streams of a user; false if there is none.
+    pub(super) fn streams_state(
+        &mut self,
+        user: UserId,
+        activity: Activity,
+        is_invisible: Option<bool>,
+        now: Instant,
+    ) -> bool {
+        self.say(user, is_stream, (activity, is_invisible), now)
+    }
+
+    /// Whether it is said of any.
+    fn say(
+        &mut self,
+        user: UserId,
+        is_meant: impl Fn(DeviceId) -> bool,
+        (activity, is_invisible): (Activity, Option<bool>),
+        now: Instant,
+    ) -> bool {
         let lease = now + self.rules.active_ttl;
-        let person = self.people.get_mut(&user);
-        let Some(device) = person.and_then(|person| person.device(device)) else {
-            return;
+        let Some(person) = self.people.get_mut(&user) else {
+            return false;
         };
-        device.active_until = (activity == Activity::Active).then_some(lease);
-        device.is_invisible = is_invisible.unwrap_or(device.is_invisible);
-        self.schedule(user, now);
+        let mut is_said = false;
+        for device in person.devices.iter_mut().filter(|known| is_meant(known.id)) {
+            device.active_until = (activity == Activity::Active).then_some(lease);
+            device.is_invisible = is_invisible.unwrap_or(device.is_invisible);
+            is_said = true;
+        }
+        if is_said {
+            self.schedule(user, now);
+        }
+        is_said
     }
 
     /// A device is gone, and watches nobody any more. Whether one of the user's connections hid
@@ -176,20 +201,13 @@ impl<W: Clone> Board<W> {
         }
     }
 
-    /// A stream of events is open, and may watch.
-    pub(super) fn stream_opened(&mut self, way: W) -> DeviceId {
+    /// A stream of events is open: from now on it is a device like others, under the number that
+    /// is answered.
+    pub(super) fn stream_opened(&mut self, user: UserId, way: W, now: Instant) -> DeviceId {
         self.streams_opened += 1;
         let id = DeviceId(-self.streams_opened);
-        self.streams.insert(id, Device::new(id, way));
+        self.connected(user, id, way, now);
         id
-    }
-
-    /// A stream is over, and watches nobody any more.
-    pub(super) fn stream_closed(&mut self, id: DeviceId) {
-        let stream = self.streams.remove(&id);
-        for target in stream.map(|stream| stream.watches).unwrap_or_default() {
-            self.unwatch(target, id);
-        }
     }
 
     /// What is shown of a user now to somebody who may see it.
@@ -433,9 +451,6 @@ impl<W: Clone> Board<W> {
     }
 
     fn device(&mut self, user: UserId, device: DeviceId) -> Option<&mut Device<W>> {
-        if self.streams.contains_key(&device) {
-            return self.streams.get_mut(&device);
-        }
         self.people.get_mut(&user)?.device(device)
     }
 }
@@ -453,6 +468,11 @@ impl Watched {
             due: None,
         }
     }
+}
+
+/// No device of the store has such a number.
+fn is_stream(id: DeviceId) -> bool {
+    id.0 < 0
 }
 
 /// As the store knows the user.

@@ -1,6 +1,7 @@
 //! Presence: who is there, told to those who watch and may know. It exists in memory only.
 //!
-//! A device is in the background when it connects, and active for a while after it says so.
+//! A device is in the background when it connects, and active for a while after it says so; an
+//! open stream of events is a device, too.
 //! Rights are judged by the store when a watch begins and before each change is told: whoever
 //! shares no conversation with a user any more hears nothing more.
 
@@ -73,7 +74,7 @@ impl Presence {
     }
 
     /// What a connected device says of itself.
-    pub fn state(&self, held: Held, report: StateReport) {
+    pub(super) fn state(&self, held: Held, report: StateReport) {
         let StateReport {
             activity,
             is_invisible,
@@ -83,10 +84,19 @@ impl Presence {
         });
     }
 
-    /// A device is gone since `at_millis`, counted from 1970. Whether one of the user's
-    /// connections, perhaps this one, hid that it was there.
-    pub(super) fn disconnected(&self, held: Held, at_millis: i64) -> bool {
-        self.change(|board, now| board.disconnected(held.user, held.device, at_millis, now))
+    /// The same of the open streams of a user; false if there is none.
+    pub(super) fn streams_state(&self, user: UserId, report: StateReport) -> bool {
+        let StateReport {
+            activity,
+            is_invisible,
+        } = report;
+        self.change(|board, now| board.streams_state(user, activity, is_invisible, now))
+    }
+
+    /// A device or a stream is gone since `at_millis`, counted from 1970. Whether one of the
+    /// user's connections, perhaps this one, hid that it was there.
+    pub(super) fn disconnected(&self, user: UserId, device: DeviceId, at_millis: i64) -> bool {
+        self.change(|board, now| board.disconnected(user, device, at_millis, now))
     }
 
     /// The user becomes invisible, or visible again: how they went is for nobody from now on.
@@ -94,14 +104,12 @@ impl Presence {
         self.change(|board, now| board.forget_departure(user, now));
     }
 
-    /// A stream of events is open from now on; answers what to name as the device that watches.
-    pub fn stream_opened(&self, mailbox: Arc<Mailbox>) -> DeviceId {
-        self.change(|board, _| board.stream_opened(mailbox))
-    }
-
-    /// The stream is over.
-    pub fn stream_closed(&self, stream: DeviceId) {
-        self.change(|board, _| board.stream_closed(stream));
+    /// A stream of events is open from now on, until [`Bridge::close_stream`]; answers what
+    /// to name as the device that it is.
+    ///
+    /// [`Bridge::close_stream`]: super::Bridge::close_stream
+    pub fn stream_opened(&self, user: UserId, mailbox: Arc<Mailbox>) -> DeviceId {
+        self.change(|board, now| board.stream_opened(user, mailbox, now))
     }
 
     /// For how long a watch lasts.

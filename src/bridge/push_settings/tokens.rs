@@ -6,7 +6,7 @@ use sqlx::Connection as _;
 
 use super::{Apps, Bridge, CLIENT_ID_BYTES_MAX, Caller, PushSettingsError, Registration};
 use crate::{
-    domain::format::WireFormat,
+    domain::{format::WireFormat, ids::DeviceId},
     store::{
         push::tokens::{self, Device, PushToken, TooManyTokens},
         sessions,
@@ -162,6 +162,17 @@ impl Bridge {
         let mut conn = self.pool().acquire().await?;
         sessions::check_signed_out(&mut conn, caller.user, client_id, caller.issued_at()).await?;
         Ok(sessions::set_format(&mut conn, caller.user, client_id, format).await?)
+    }
+
+    /// The device of the caller that has this client id.
+    pub async fn device(
+        &self,
+        caller: &Caller,
+        client_id: &str,
+    ) -> Result<Option<DeviceId>, PushSettingsError> {
+        check_client_id(client_id)?;
+        let mut conn = self.pool().acquire().await?;
+        Ok(sessions::device(&mut conn, caller.user, client_id).await?)
     }
 
     /// The caller's devices, those that connected last first.

@@ -180,6 +180,7 @@ pub struct Session {
     /// Requests that have no answer yet.
     requests: u8,
     events_dropped: u16,
+    repeated: u16,
 }
 
 /// Who connected, as far as the session must know.
@@ -255,6 +256,7 @@ impl Session {
             is_closing: false,
             requests: 0,
             events_dropped: 0,
+            repeated: 0,
             limits,
         };
         session.write_connack(connack);
@@ -326,6 +328,11 @@ impl Session {
     /// Events that a slow reader did not get, since the last call.
     pub fn take_events_dropped(&mut self) -> u32 {
         std::mem::take(&mut self.events_dropped).into()
+    }
+
+    /// Messages that were sent again, since the last call.
+    pub fn take_repeated(&mut self) -> u32 {
+        std::mem::take(&mut self.repeated).into()
     }
 
     /// The next thing to do for the session.

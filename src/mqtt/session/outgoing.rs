@@ -222,6 +222,7 @@ impl Session {
             let why = "your Maximum Packet Size is too small for any message";
             return self.close(ReasonCode::PACKET_TOO_LARGE, why);
         }
+        self.repeated = self.repeated.saturating_add(is_repeated.into());
         if packet_id.is_none() {
             self.inflight.pass(position);
             self.settle_passed();

@@ -53,7 +53,7 @@ pub struct Armed {
     pub skipped: u64,
 }
 
-/// Arms jobs for the messages of some rows of the outbox, on the configured routes.
+/// Arms jobs for the messages and hand-overs of some rows of the outbox, on the configured routes.
 ///
 /// To do it twice changes nothing. A row that the database refuses alone is passed over, so
 /// that it cannot stop the others for ever.
@@ -111,12 +111,13 @@ async fn arm_in_savepoint(
     Ok(armed)
 }
 
-/// A message, as far as push is concerned.
+/// A message, as far as push is concerned; or the entry by which a conversation changed hands.
 #[derive(Debug)]
 struct Message {
     conversation: Uuid,
     sequence: i64,
     sender: i64,
+    is_handover: bool,
     extra: Option<Vec<u8>>,
     committed_at_millis: i64,
 }
@@ -145,7 +146,7 @@ async fn read_messages(
                ) r
            )
            select m.conversation_id as "conversation!", m.seq as "sequence!",
-                  m.sender_id as "sender!",
+                  m.sender_id as "sender!", m.ordinal is null as "is_handover!",
                   case when position('"urgent"'::bytea in m.extra) > 0
                          or position('"mentions"'::bytea in m.extra) > 0
                          or position('"expires_at"'::bytea in m.extra) > 0 then m.extra end as extra,
@@ -161,7 +162,8 @@ async fn read_messages(
                where m.conversation_id = i.conversation_id and m.seq between i.first and i.last
                offset 0
            ) m
-           where m.ordinal is not null and m.content_format >= 0
+           where m.content_format >= 0
+             and (m.ordinal is not null or is_handover(m.ordinal, m.type, m.body))
            order by m.conversation_id, m.seq"#,
         &conversations[..],
         &from[..],
@@ -227,7 +229,8 @@ struct Item {
     extra: Extra,
 }
 
-/// Plain messages of a sender are one item; whatever is special about one counts for it alone.
+/// Plain messages of a sender are one item; whatever is special about one counts for it alone. A
+/// hand-over is for those who came by it, which the store takes from its sender below zero.
 fn into_items(messages: Vec<Message>) -> Vec<Item> {
     let mut plain: BTreeMap<(Uuid, i64), Item> = BTreeMap::new();
     let mut special = Vec::new();
@@ -237,10 +240,15 @@ fn into_items(messages: Vec<Message>) -> Vec<Item> {
             .as_deref()
             .map(Extra::read)
             .unwrap_or_default();
-        let is_plain = extra.is_plain();
+        let is_plain = extra.is_plain() && !message.is_handover;
+        let sender = if message.is_handover {
+            -message.sender
+        } else {
+            message.sender
+        };
         let item = Item {
             conversation: message.conversation,
-            sender: message.sender,
+            sender,
             first: message.sequence,
             last: message.sequence,
             committed_at_millis: message.committed_at_millis,
@@ -366,6 +374,7 @@ mod tests {
             conversation: Uuid::nil(),
             sequence,
             sender,
+            is_handover: false,
             extra: extra.map(<[u8]>::to_vec),
             committed_at_millis: sequence,
         };

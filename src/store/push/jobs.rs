@@ -172,13 +172,18 @@ pub async fn claim(
                   coalesce(shown.body, ''::bytea) as body, j.badge
            from claim_push($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
                            to_timestamp($12::bigint / 1000.0)) j
-           -- The newest message that is still there to be read; none if all are gone.
+           -- The newest message that is still there to be read, or the hand-over by which the user
+           -- came; none if all are gone.
            left join lateral (
                select m.seq, m.type, m.sender_id, m.edit_seq from messages m
                where j.kind = 'wake' and m.conversation_id = j.conversation_id
                  and m.seq between j.from_seq and j.to_seq
-                 and is_unread(m.ordinal, m.sender_id, m.retract_seq, m.content_format, m.expires_at,
-                               j.user_id, coalesce(to_timestamp($12::bigint / 1000.0), now()))
+                 and (is_unread(m.ordinal, m.sender_id, m.retract_seq, m.content_format, m.expires_at,
+                                j.user_id, coalesce(to_timestamp($12::bigint / 1000.0), now()))
+                      or is_handover(m.ordinal, m.type, m.body) and m.seq = (
+                          select p.joined_seq from participants p
+                          where p.conversation_id = j.conversation_id and p.user_id = j.user_id
+                      ))
                order by m.seq desc limit 1
            ) told on true
            left join lateral (

@@ -293,15 +293,8 @@ async fn ensure_device(
     user: UserId,
     client_id: &str,
 ) -> Result<i64, StoreError> {
-    let known = sqlx::query_scalar!(
-        "select device_id from devices where user_id = $1 and client_id = $2",
-        user.0,
-        client_id,
-    )
-    .fetch_optional(&mut *conn)
-    .await?;
-    if let Some(device) = known {
-        return Ok(device);
+    if let Some(device) = sessions::device(conn, user, client_id).await? {
+        return Ok(device.0);
     }
     sqlx::query!(
         "insert into devices (user_id, client_id) values ($1, $2)

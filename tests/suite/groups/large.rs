@@ -6,7 +6,7 @@ use serde_json::json;
 use sqlx::PgPool;
 
 use super::{Answer, ask, entries, group, remove, seen};
-use crate::harness::TestBroker;
+use crate::{harness::TestBroker, writes};
 
 fn names(range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|number| format!("user{number}")).collect()
@@ -96,4 +96,28 @@ async fn five_thousand_take_part(pool: PgPool) {
     assert_eq!(alice.say(cid, "hello all").await, 2);
     assert_eq!(last.drain(2, 2).await, ["hello all"]);
     broker.stop().await;
+}
+
+/// Goal: what a message costs does not rise with those it is for, whatever is done with it after
+/// its commit.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_message_to_five_hundred_absent_members_writes_three_rows(pool: PgPool) {
+    let broker = TestBroker::start(&pool).await;
+    let participants: Vec<_> = ["alice".to_owned()]
+        .into_iter()
+        .chain(names(0..500))
+        .collect();
+    let participants: Vec<_> = participants.iter().map(String::as_str).collect();
+    let cid = broker.conversation(&participants).await;
+    let mut alice = broker.device("alice", "phone").await;
+    let writes = writes::watch(&pool).await;
+    assert_eq!(alice.say(&cid, "1").await, 1);
+    // What was put off is done by the end; a session ends, too, and how far the outbox has been
+    // read is noted now and then.
+    alice.disconnect().await;
+    broker.stop().await;
+    let mut written = writes.all().await;
+    written.retain(|(table, _)| !["sessions", "outbox_consumers"].contains(&table.as_str()));
+    let three = ["conversations", "messages", "outbox"].map(|table| (table.to_owned(), 1));
+    assert_eq!(written, three);
 }

@@ -106,3 +106,50 @@ async fn a_job_that_waits_ends_with_the_hand_over(pool: PgPool) {
     drop((bob, dave));
     stage.stop().await;
 }
+
+/// Goal: who comes learns of it at once, and nobody else is woken for it: not who goes, not those
+/// who stay, not who hands over, and not who is merely added.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn who_comes_is_woken_by_the_hand_over_itself(pool: PgPool) {
+    let stage = Stage::set(pool).await;
+    let old = stage.apns("bob", "phone").await;
+    let new = stage.apns("dave", "phone").await;
+    let fellow = stage.apns("carol", "phone").await;
+    let added = stage.apns("erin", "phone").await;
+    let other = stage.apns("admin", "phone").await;
+    assert_eq!(stage.broker.add(&stage.conversation, "erin").await, 1);
+    let path = format!("/{}/transfer", stage.conversation);
+    let body = json!({"from": ["bob"], "to": ["dave", "admin"]});
+    let done = stage.broker.rest(Method::POST, "admin", &path, Some(body));
+    assert_eq!(done.await.1["seq"], 2);
+    assert_eq!(told(&stage.pushed(&new, 1).await[0]), (2, 0));
+    stage.settle().await;
+    stage.pass(3).await;
+    stage.settle().await;
+    assert_eq!(stage.ledger("dave", 2).await, ["phone sent accepted"]);
+    assert_eq!(stage.seen(&new).len(), 1);
+    for token in [&old, &fellow, &added, &other] {
+        assert!(stage.seen(token).is_empty());
+    }
+    stage.stop().await;
+}
+
+/// Goal: the entry is pushed as a message is: not once it has been read or acknowledged, and
+/// together with what is said soon after.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn a_hand_over_that_is_known_already_wakes_nobody(pool: PgPool) {
+    let stage = Stage::set(pool).await;
+    stage.apns("bob", "phone").await;
+    let new = stage.apns("dave", "phone").await;
+    let mut phone = stage.broker.listener("dave", "phone").await;
+    assert_eq!(stage.hand_over().await, 1);
+    phone.drain(1, 1).await;
+    stage.settle().await;
+    stage.pass(3).await;
+    stage.settle().await;
+    assert!(stage.seen(&new).is_empty());
+    phone.disconnect().await;
+    assert_eq!(stage.say("1").await, 2);
+    assert_eq!(told(&stage.pushed(&new, 1).await[0]), (2, 1));
+    stage.stop().await;
+}

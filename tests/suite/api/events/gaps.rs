@@ -10,14 +10,23 @@ use tokio::{
 };
 
 use super::{Seen, Stream, TYPING, ids};
-use crate::{api::Api, harness::within};
+use crate::{
+    api::Api,
+    harness::{now_unix, within},
+};
 
 #[sqlx::test(migrator = "homing::store::MIGRATOR")]
 async fn who_comes_back_is_told_what_to_ask_for(pool: PgPool) {
     let api = Api::start(pool).await;
     for (id, since) in [
         ("1700000000000", json!(1_699_999_990_000_u64)),
+        ("0", json!(0)),
         ("x", Value::Null),
+        ("-1", Value::Null),
+        // The year 10000 and more, of which nobody can be asked.
+        ("253402300810000", Value::Null),
+        ("18446744073709551615", Value::Null),
+        ("18446744073709551616", Value::Null),
     ] {
         let request = api
             .request(Method::GET, "/v1/events")
@@ -27,6 +36,30 @@ async fn who_comes_back_is_told_what_to_ask_for(pool: PgPool) {
         assert_eq!(seen.data["changed_since"], since);
         let inbox = api.get("bob", seen.data["href"].as_str().unwrap()).await;
         assert_eq!(inbox.status, 200, "{}", inbox.text);
+    }
+}
+
+/// Goal: an id of a clock that was ahead hides nothing of what came since; one of a clock that
+/// is ahead by no more than clocks are is good.
+#[sqlx::test(migrator = "homing::store::MIGRATOR")]
+async fn an_id_that_is_still_to_come_hides_nothing(pool: PgPool) {
+    let api = Api::start(pool).await;
+    let group = json!({"participants": ["bob"], "kind": "group"});
+    let path = api.conversation("alice", group).await;
+    api.say("alice", &path, "1").await;
+    let now = now_unix() * 1000;
+    for (id, since) in [
+        (now + 3_600_000, Value::Null),
+        (now + 5_000, json!(now - 5_000)),
+    ] {
+        let request = api.request(Method::GET, "/v1/events");
+        let request = request.header("last-event-id", id.to_string());
+        let mut stream = Stream::open(request.bearer_auth(api.token("bob"))).await;
+        let seen = stream.next("resync").await;
+        assert_eq!(seen.data["changed_since"], since);
+        let inbox = api.get("bob", seen.data["href"].as_str().unwrap()).await;
+        let rows = inbox.body["conversations"].as_array().unwrap();
+        assert_eq!(rows.len(), 1, "{}", inbox.text);
     }
 }
 

@@ -4,6 +4,7 @@ mod ends;
 mod gaps;
 mod live;
 mod presence;
+mod there;
 
 use std::collections::VecDeque;
 

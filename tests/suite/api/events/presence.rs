@@ -9,12 +9,12 @@ use super::Stream;
 use crate::harness::{TestBroker, until, within};
 
 /// Nothing waits: what changes is told at once.
-const AT_ONCE: [(&str, &str); 2] = [
+pub(super) const AT_ONCE: [(&str, &str); 2] = [
     ("presence.offline_delay", "0s"),
     ("presence.interval", "0s"),
 ];
 
-async fn assert_told(stream: &mut Stream, user: &str, presence: &str) -> Value {
+pub(super) async fn assert_told(stream: &mut Stream, user: &str, presence: &str) -> Value {
     let told = stream.next("presence").await.data;
     assert_eq!(
         (&told["user"], &told["presence"]),
@@ -43,10 +43,10 @@ async fn a_stream_tells_of_those_it_watches_while_it_is_open(pool: PgPool) {
     assert_eq!(bob.ask("me/state", b"active").await.code, 0);
     assert_told(&mut stream, "bob", "active").await;
 
-    // Who only listens is not there.
+    // Who only listens is there.
     let path = "/v1/presence?users=alice";
     let (_, shown) = broker.request(Method::GET, "bob", path, None).await;
-    assert_eq!(shown["users"][0]["presence"], "offline", "{shown}");
+    assert_eq!(shown["users"][0]["presence"], "background", "{shown}");
 
     // Who shares no conversation any more is not told.
     has_watches(&broker, 1).await;

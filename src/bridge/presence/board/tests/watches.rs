@@ -80,26 +80,58 @@ fn a_new_connection_of_a_device_watches_nothing() {
     assert!(stage.told().is_empty());
 }
 
-/// Goal: whoever follows a stream of events watches, and is not there because of it.
+/// Goal: whoever follows a stream of events watches, and is there as with a device.
 #[test]
-fn a_stream_watches_until_it_is_closed_and_is_nobody() {
+fn a_stream_watches_and_is_a_device_until_it_is_closed() {
     let mut stage = Stage::new(rules());
-    let streams = [99, 98].map(|way| stage.board.stream_opened(way));
+    let dora = UserId(9);
+    let streams = [99, 98].map(|way| stage.board.stream_opened(dora, way, stage.now));
     assert_ne!(streams[0], streams[1]);
-    let who = streams.map(|stream| (UserId(9), stream));
+    let who = streams.map(|stream| (dora, stream));
     for who in who {
         assert_eq!(stage.watch(who, &[ALICE]), [(Presence::HIDDEN, true)]);
     }
     stage.connect(ALICE, PHONE);
     let both = [(98, Presence::Background), (99, Presence::Background)];
     assert_eq!(stage.told(), both);
-    let look = stage.board.look(&target(UserId(9)), stage.now);
-    assert_eq!(look, Presence::HIDDEN);
+    let look = |stage: &Stage| stage.board.look(&target(dora), stage.now);
+    assert_eq!(look(&stage), Presence::Background);
 
-    stage.board.stream_closed(streams[0]);
+    stage.leave(dora, streams[0]);
     assert_eq!(stage.board.watches(), 1);
     stage.pass(SECOND * 2);
     stage.say(PHONE, Activity::Active);
     assert_eq!(stage.told(), [(98, Presence::Active)]);
     assert_eq!(stage.watch(who[0], &[ALICE]), [(Presence::Active, false)]);
+    assert_eq!(look(&stage), Presence::Background);
+    stage.leave(dora, streams[1]);
+    stage.pass(SECOND * 10);
+    assert_eq!(look(&stage), offline(2000));
+}
+
+#[test]
+fn what_is_said_of_streams_is_said_of_all_of_them_and_of_no_device() {
+    let mut stage = Stage::watching();
+    let active = |stage: &mut Stage| {
+        let (activity, now) = (Activity::Active, stage.now);
+        stage.board.streams_state(ALICE, activity, None, now)
+    };
+    assert!(!active(&mut stage));
+    stage.connect(ALICE, PHONE);
+    assert!(!active(&mut stage));
+    assert_eq!(stage.told(), [(20, Presence::Background)]);
+    let streams = [99, 98].map(|way| stage.board.stream_opened(ALICE, way, stage.now));
+    assert!(active(&mut stage));
+    for stream in streams {
+        stage.pass(SECOND * 2);
+        assert_eq!(
+            stage.board.look(&target(ALICE), stage.now),
+            Presence::Active
+        );
+        stage.leave(ALICE, stream);
+    }
+    assert_eq!(
+        stage.board.look(&target(ALICE), stage.now),
+        Presence::Background
+    );
 }
