@@ -75,6 +75,8 @@ pub(crate) enum Scenario {
     ConnectStorm(ConnectStorm),
     /// Devices that are away are pushed, each once, through fake providers.
     Push(Push),
+    /// A large group reads one message; its author is told how many have.
+    Receipts(Receipts),
 }
 
 /// How one sender sends.
@@ -185,6 +187,16 @@ pub(crate) struct Push {
     pub(crate) app: String,
     #[command(flatten)]
     pub(crate) sending: Sending,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Receipts {
+    /// Participants beside the author.
+    #[arg(long, default_value_t = 499, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) readers: u32,
+    /// They read one after the other within so long.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) seconds: u32,
 }
 
 fn positive(text: &str) -> Result<f64, String> {

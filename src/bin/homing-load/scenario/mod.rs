@@ -5,6 +5,7 @@ pub(crate) mod idle;
 pub(crate) mod offline;
 pub(crate) mod pairs;
 pub(crate) mod push;
+pub(crate) mod receipts;
 pub(crate) mod storm;
 
 use tokio::task::JoinSet;
