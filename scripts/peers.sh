@@ -15,6 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/install.sh
 # shellcheck source=tests/peers/servers.sh
 . tests/peers/servers.sh
+PATH=$PATH:/usr/sbin # where Debian puts servers
 
 servers_default=(homing mosquitto_memory mosquitto_persistent mosquitto_saving rabbitmq_classic ejabberd_mqtt ejabberd_mam)
 seconds=${HOMING_PEERS_SECONDS:-8}
@@ -29,8 +30,7 @@ work=
 
 # Debian starts what it installs, unless a policy forbids it.
 install_servers() {
-    local policy=/usr/sbin/policy-rc.d made=
-    local pgsql_client
+    local policy=/usr/sbin/policy-rc.d made='' failed=0 pgsql_client
     pgsql_client=$(dpkg-query -W erlang-p1-pgsql 2>/dev/null || true)
     if has mosquitto && has rabbitmq-server && has ejabberdctl && [ -n "$pgsql_client" ]; then return; fi
     if ! [ -e "$policy" ]; then
@@ -40,7 +40,7 @@ install_servers() {
     fi
     (install_packages mosquitto rabbitmq-server ejabberd erlang-p1-pgsql) || failed=$?
     if [ -n "$made" ]; then as_root rm -f "$policy"; fi
-    return "${failed:-0}"
+    return "$failed"
 }
 
 # load NAME SCENARIO-WORD...: one report in $work/reports/$server/NAME.json, or why there is none.

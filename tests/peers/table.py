@@ -137,7 +137,7 @@ BOTH_ROWS = [
 def fresh(one):
     steps = [("50 messages of one", "thread"), ("the last message of each", "last"), ("how many are unread, if it knew since when", "unread")]
     told = [f"login {one['login_bytes'] / 1e3:.1f} kB", f"contacts {one['roster_bytes'] / 1e3:.1f} kB"]
-    told += [f"{what}: {one[name + '_bytes'] / 1e3:.1f} kB, {one[name + '_requests']} requests" for what, name in steps]
+    told += [f"{what}: {one[name + '_bytes'] / 1e3:.1f} kB, requests: {one[name + '_requests']}" for what, name in steps]
     total = sum(value for name, value in one.items() if name.endswith("_bytes"))
     return "; ".join(told) + f"; together {total / 1e3:.0f} kB"
 
