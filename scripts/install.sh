@@ -96,6 +96,17 @@ ensure_postgres() {
         "see https://www.postgresql.org/download/ for a newer one, or give homing --database-url"
 }
 
+# postgres does not run as root: lend it another user then.
+as_postgres() {
+    if [ "$(id -u)" -ne 0 ]; then
+        "$@"
+    elif id postgres >/dev/null 2>&1; then
+        setpriv --reuid=postgres --regid=postgres --clear-groups -- "$@"
+    else
+        setpriv --reuid=nobody --regid="$(id -g nobody)" --clear-groups -- "$@"
+    fi
+}
+
 ensure_mosquitto_clients() {
     if ! has mosquitto_sub || ! has mosquitto_pub; then install_packages mosquitto-clients; fi
 }

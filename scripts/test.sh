@@ -43,17 +43,6 @@ clean_up() {
     exit "$result"
 }
 
-# postgres does not run as root: lend it another user then.
-as_postgres() {
-    if [ "$(id -u)" -ne 0 ]; then
-        "$@"
-    elif id postgres >/dev/null 2>&1; then
-        setpriv --reuid=postgres --regid=postgres --clear-groups -- "$@"
-    else
-        setpriv --reuid=nobody --regid="$(id -g nobody)" --clear-groups -- "$@"
-    fi
-}
-
 # Makes the folder of the cluster; in /tmp if its user cannot reach target/.
 make_postgres_dir() {
     postgres_dir=$target/test-postgres

@@ -60,6 +60,7 @@ use batch::Incoming;
 use commits::Commits;
 use condition::Turns;
 use idempotency::Requests;
+use inbox::Walks;
 use mailbox::Reply;
 use presence::Presence;
 use push_settings::Apps;
@@ -87,6 +88,7 @@ struct Inner {
     rates: Rates,
     message: MessageConfig,
     turns: Turns,
+    walks: Walks,
     requests: Requests,
     /// How many earlier entries newcomers of a new group may see; none is all of them.
     history_depth: Option<i64>,

@@ -17,6 +17,7 @@ use crate::domain::{
 use super::{
     StoreError,
     conversations::{Kind, Role},
+    inbox_unread::Unread,
     members,
     push::settings::Mute,
 };
@@ -39,8 +40,17 @@ pub struct Wanted {
     pub limit: i64,
 }
 
+impl Wanted {
+    /// Whether the page is found faster by [`page_of_unread`].
+    #[must_use]
+    pub fn is_of_unread(&self) -> bool {
+        let is_sought = self.archived == Some(false) && !self.is_pinned;
+        self.is_unread && is_sought && self.since_millis.is_none()
+    }
+}
+
 /// The place of a row in the order of an inbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// In microseconds since 1970.
     pub activity_micros: i64,
@@ -115,7 +125,18 @@ pub async fn page(
     user: UserId,
     wanted: &Wanted,
 ) -> Result<Vec<Row>, StoreError> {
-    read(conn, Some((user, wanted)), &[]).await
+    read(conn, Some((user, wanted, None)), &[]).await
+}
+
+/// The same of a page that [is of what is unread](Wanted::is_of_unread), by what is known of it.
+pub async fn page_of_unread(
+    conn: &mut PgConnection,
+    user: UserId,
+    wanted: &Wanted,
+    known: &Unread,
+) -> Result<Vec<Row>, StoreError> {
+    let known = wanted.is_of_unread().then_some(known);
+    read(conn, Some((user, wanted, known)), &[]).await
 }
 
 /// The rows of these users and conversations, in no order. There is none for a user who never
@@ -130,11 +151,15 @@ pub async fn rows(
 /// One statement for both, so that they cannot differ in what a row is.
 async fn read(
     conn: &mut PgConnection,
-    page: Option<(UserId, &Wanted)>,
+    page: Option<(UserId, &Wanted, Option<&Unread>)>,
     pairs: &[(UserId, ConversationId)],
 ) -> Result<Vec<Row>, StoreError> {
     let nothing = Wanted::default();
-    let wanted = page.map_or(&nothing, |(_, wanted)| wanted);
+    let wanted = page.map_or(&nothing, |(_, wanted, _)| wanted);
+    let known = page.and_then(|(.., known)| {
+        let (ids, is_all) = known?.behind(wanted.after, wanted.limit)?;
+        Some((known?.as_of_millis, ids, is_all))
+    });
     let users: Vec<i64> = pairs.iter().map(|(user, _)| user.0).collect();
     let conversations: Vec<Uuid> = pairs.iter().map(|(_, id)| id.0).collect();
     sqlx::query_as!(
@@ -166,18 +191,22 @@ async fn read(
            from (
                select * from inbox_page(
                    $1, $2, $3, $4, $5, to_timestamp($6::bigint / 1000.0),
-                   'epoch'::timestamptz + $7::bigint * interval '1 microsecond', $8, $9)
+                   to_timestamp($7::bigint / 1000.0), $8, $9,
+                   'epoch'::timestamptz + $10::bigint * interval '1 microsecond', $11, $12)
                union all
-               select * from unnest($10::bigint[], $11::uuid[])
+               select * from unnest($13::bigint[], $14::uuid[])
            ) k
            cross join lateral inbox_row(k.user_id, k.conversation_id) r
            order by r.activity_at desc, r.conversation_id desc"#,
-        page.map(|(user, _)| user.0),
+        page.map(|(user, ..)| user.0),
         wanted.kind.map(Kind::as_str),
         wanted.archived,
         wanted.is_unread,
         wanted.is_pinned,
         wanted.since_millis,
+        known.as_ref().map(|(as_of, ..)| *as_of),
+        known.as_ref().map(|(_, ids, _)| &ids[..]),
+        known.as_ref().map(|(.., is_all)| *is_all),
         wanted.after.map(|place| place.activity_micros),
         wanted.after.map(|place| place.conversation.0),
         wanted.limit,

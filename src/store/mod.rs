@@ -18,6 +18,7 @@ pub mod hash;
 pub mod idempotency;
 pub mod inbox;
 pub mod inbox_settings;
+pub mod inbox_unread;
 pub mod members;
 pub mod messages;
 pub mod outbox;

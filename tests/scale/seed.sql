@@ -21,12 +21,13 @@ select id, case when is_direct then 'direct' else 'group' end,
        last_at - interval '50 days', last_at
 from seeds order by random();
 
--- User 1 in the first ones and then two to six others, most of whom have read all.
+-- User 1 in the first ones and then two to six others, most of whom have read all, within an hour.
 insert into participants (conversation_id, user_id, role, joined_seq, read_seq, read_ordinal,
-                          delivered_seq, archived_seq, pinned_at)
+                          delivered_seq, archived_seq, pinned_at, changed_at)
 select s.id, p.user_id, 'member', 1, p.read_seq, p.read_seq, s.length,
        case when p.place = 0 and s.n % 20 = 0 then p.read_seq end,
-       case when p.place = 0 and s.n % 1000 = 0 then now() end
+       case when p.place = 0 and s.n % 1000 = 0 then now() end,
+       least(now(), s.last_at + random() * interval '1 hour')
 from seeds s
 cross join lateral (
     select place, case when place = 0 and s.n <= :mine then 1 else 2 + (s.n * 7 + place * 1009) % 19999 end as user_id,

@@ -75,6 +75,8 @@ pub(crate) enum Scenario {
     ConnectStorm(ConnectStorm),
     /// Devices that are away are pushed, each once, through fake providers.
     Push(Push),
+    /// A large group reads one message; its author is told how many have.
+    Receipts(Receipts),
 }
 
 /// How one sender sends.
@@ -103,11 +105,21 @@ pub(crate) struct Load {
     pub(crate) rate: Option<f64>,
 }
 
+/// Whether the server must keep what it has not delivered yet.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Receiving {
+    /// Receivers have persistent sessions, as phones do; they end after the run.
+    #[arg(long)]
+    pub(crate) persistent: bool,
+}
+
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Pairs {
     /// Conversations, each with a sender and a receiver.
     #[arg(id = "pairs", long = "pairs", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) count: u32,
+    #[command(flatten)]
+    pub(crate) receiving: Receiving,
     #[command(flatten)]
     pub(crate) sending: Sending,
     #[command(flatten)]
@@ -119,6 +131,8 @@ pub(crate) struct Fanout {
     /// Devices that receive every message.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) receivers: u32,
+    #[command(flatten)]
+    pub(crate) receiving: Receiving,
     #[command(flatten)]
     pub(crate) sending: Sending,
     #[command(flatten)]
@@ -146,6 +160,9 @@ pub(crate) struct Offline {
     /// Messages that each of them missed.
     #[arg(long, default_value_t = 20)]
     pub(crate) messages: u64,
+    /// Run this in a shell while they are away and all is acknowledged: a crash of the server, say.
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) meanwhile: Option<String>,
     #[command(flatten)]
     pub(crate) sending: Sending,
 }
@@ -170,6 +187,16 @@ pub(crate) struct Push {
     pub(crate) app: String,
     #[command(flatten)]
     pub(crate) sending: Sending,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Receipts {
+    /// Participants beside the author.
+    #[arg(long, default_value_t = 499, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) readers: u32,
+    /// They read one after the other within so long.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) seconds: u32,
 }
 
 fn positive(text: &str) -> Result<f64, String> {

@@ -45,7 +45,7 @@ use crate::{
     client::ClientError,
     homing::HomingError,
     report::Report,
-    scenario::{fanout, idle, offline, pairs, push, storm},
+    scenario::{fanout, idle, offline, pairs, push, receipts, storm},
     target::Target,
     traffic::Run,
 };
@@ -92,6 +92,7 @@ async fn measure(cli: &Cli) -> anyhow::Result<Report> {
         Scenario::Offline(args) => offline::run(run, args).await,
         Scenario::ConnectStorm(args) => storm::run(run, args).await,
         Scenario::Push(args) => push::run(&run, args).await,
+        Scenario::Receipts(args) => receipts::run(run, args).await,
     }
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct Report {
     pub(crate) cpu: Option<Cpu>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) memory: Option<Memory>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) receipts: Option<Receipts>,
     /// What at-least-once delivery in order does not allow; empty if all is well.
     pub(crate) violations: Vec<String>,
 }
@@ -77,6 +79,14 @@ pub(crate) struct Memory {
     pub(crate) pss_bytes_per_connection: f64,
 }
 
+/// What the author of a message is told.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Receipts {
+    pub(crate) frames: u64,
+    /// After the last one has read.
+    pub(crate) exact_after_seconds: f64,
+}
+
 impl Report {
     pub(crate) fn new(
         scenario: &'static str,
@@ -94,6 +104,7 @@ impl Report {
             latencies: Vec::new(),
             cpu: None,
             memory: None,
+            receipts: None,
             violations: Vec::new(),
         }
     }

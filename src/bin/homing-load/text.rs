@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use crate::{
     histogram::Quantiles,
-    report::{Cpu, Latency, Memory, Messages, Report},
+    report::{Cpu, Latency, Memory, Messages, Receipts, Report},
 };
 
 impl Display for Report {
@@ -32,6 +32,16 @@ impl Display for Report {
         }
         if let Some(memory) = &self.memory {
             memory.fmt(f)?;
+        }
+        if let Some(Receipts {
+            frames,
+            exact_after_seconds: after,
+        }) = self.receipts
+        {
+            writeln!(
+                f,
+                "  receipts     {frames} frames; exact {after:.2} s after the last reading"
+            )?;
         }
         for violation in &self.violations {
             writeln!(f, "  WRONG        {violation}")?;

@@ -93,10 +93,15 @@ impl Run {
         })
     }
 
-    pub(crate) async fn subscriber(&self, name: &str, topics: &Topics) -> anyhow::Result<Receiver> {
+    pub(crate) async fn subscriber(
+        &self,
+        name: &str,
+        topics: &Topics,
+        session: Session,
+    ) -> anyhow::Result<Receiver> {
         let login = self.target.login(name)?;
-        let mut client =
-            Client::connect(self.target.address, &login, Session::Clean, BUFFER_BYTES).await?;
+        let address = self.target.address;
+        let mut client = Client::connect(address, &login, session, BUFFER_BYTES).await?;
         client.subscribe(&topics.filter).await?;
         Ok(self.receiver(client, topics))
     }

@@ -18,11 +18,13 @@ mod preview;
 mod reconcile;
 mod row;
 mod thread;
+mod walks;
 
 pub use page::{InboxPage, InboxSettings, InboxWanted};
 pub use reconcile::{Behind, Difference, Gap, GapReason, Hash, Held, HeldHash, Reconciled};
 pub use row::{InboxRow, LastMessageShown, SettingsShown, Shows};
 pub use thread::{HASH_ENTRIES_MAX, Thread, ThreadShown, ThreadWanted, Where};
+pub(super) use walks::Walks;
 
 use super::{
     Bridge,

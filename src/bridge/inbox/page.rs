@@ -142,7 +142,16 @@ impl Bridge {
         wanted.limit += 1;
         let mut conn = self.pool().acquire().await?;
         let as_of = inbox::as_of_millis(&mut conn).await?;
-        let mut rows = inbox::page(&mut conn, caller.user, &wanted).await?;
+        let known = if wanted.is_of_unread() {
+            let walks = &self.0.walks;
+            walks.unread(&mut conn, caller.user, as_of).await?
+        } else {
+            None
+        };
+        let mut rows = match known {
+            Some(known) => inbox::page_of_unread(&mut conn, caller.user, &wanted, &known).await?,
+            None => inbox::page(&mut conn, caller.user, &wanted).await?,
+        };
         let has_more = rows.len() > limit;
         rows.truncate(limit);
         Ok(InboxPage {

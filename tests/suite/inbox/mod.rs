@@ -1,6 +1,7 @@
 //! The inbox: what a user sees of all conversations at once.
 
 mod erased;
+mod large;
 mod pages;
 mod patches;
 mod refusals;

@@ -14,6 +14,7 @@ mod rumqttc_v3;
 mod rumqttc_v5;
 mod schemathesis;
 mod scripts;
+mod walk;
 
 use std::path::PathBuf;
 

@@ -6,6 +6,7 @@ mod cursors;
 mod direct;
 mod inbox;
 mod inbox_large;
+mod inbox_seeking;
 mod membership;
 mod outbox;
 mod plans;

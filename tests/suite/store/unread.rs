@@ -19,7 +19,7 @@ use homing::{
 };
 use sqlx::{Connection as _, PgConnection, PgPool};
 
-use super::{User, append, group, message, message_with_id, sequence, user, writer};
+use super::{User, append, fill, group, message, message_with_id, sequence, user, writer};
 
 /// By `conversations::unread`, by the row of the inbox with its mentions, and whether the
 /// inbox shows the conversation among the unread ones.
@@ -128,4 +128,39 @@ async fn written(conn: &mut PgConnection) -> BTreeMap<String, i64> {
     .await
     .unwrap();
     rows.into_iter().collect()
+}
+
+/// Goal: unread messages are counted without a walk over the edits and reactions behind them.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn entries_after_the_newest_message_are_not_walked(pool: PgPool) {
+    let mut conn = writer(&pool).await;
+    let (alice, bob) = (user(&mut conn, "alice").await, user(&mut conn, "bob").await);
+    // In one of them alice has written all, and read nothing.
+    for sender in [&bob, &alice] {
+        let id = group(&mut conn, &[&alice, &bob]).await;
+        fill(&mut conn, id, sender, 3).await;
+        sqlx::query(
+            "with entries as (
+                 insert into messages (conversation_id, seq, sender_id, client_message_id, type, body)
+                 select $1, seq, $2, 'e-' || seq, 'edit', '' from generate_series(4, 1000) seq
+             )
+             update conversations set last_seq = 1000 where conversation_id = $1",
+        )
+        .bind(id.0)
+        .bind(bob.0.0)
+        .execute(&mut conn)
+        .await
+        .unwrap();
+    }
+    let found = "select coalesce(sum(idx_tup_fetch), 0)::bigint from pg_stat_xact_user_tables";
+    let wanted = Wanted {
+        is_unread: true,
+        limit: 10,
+        ..Wanted::default()
+    };
+    let mut tx = conn.begin().await.unwrap();
+    let page = inbox::page(&mut tx, alice.0, &wanted).await.unwrap();
+    assert_eq!((page.len(), page[0].unread), (1, 3));
+    let found: i64 = sqlx::query_scalar(found).fetch_one(&mut *tx).await.unwrap();
+    assert!(found <= 60, "{found} rows");
 }

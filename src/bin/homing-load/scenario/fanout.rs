@@ -18,10 +18,19 @@ pub(crate) async fn run(run: &Run, args: &Fanout) -> anyhow::Result<Report> {
         .collect();
     let topics = run.target.conversation("all", &names).await?;
 
-    let receivers = prepare(count, |number| run.subscriber(&receivers[number], &topics)).await?;
+    let session = args.receiving.session();
+    let listening = prepare(count, |number| {
+        run.subscriber(&receivers[number], &topics, session)
+    })
+    .await?;
     let sender = run
         .sender(SENDER, slice::from_ref(&topics), &args.sending)
         .await?;
-    run.measure("fanout", vec![Group { sender, receivers }], &args.load)
-        .await
+    let group = Group {
+        sender,
+        receivers: listening,
+    };
+    let report = run.measure("fanout", vec![group], &args.load).await?;
+    args.receiving.end(run, &receivers).await?;
+    Ok(report)
 }

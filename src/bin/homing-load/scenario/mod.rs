@@ -5,11 +5,13 @@ pub(crate) mod idle;
 pub(crate) mod offline;
 pub(crate) mod pairs;
 pub(crate) mod push;
+pub(crate) mod receipts;
 pub(crate) mod storm;
 
 use tokio::task::JoinSet;
 
 use crate::{
+    args::Receiving,
     client::{self, Client, ClientError},
     clock::Nanos,
     traffic::{Run, prepare},
@@ -40,6 +42,26 @@ async fn forget(run: &Run, logins: &[Login]) -> anyhow::Result<()> {
     })
     .await
     .map(drop)
+}
+
+impl Receiving {
+    fn session(self) -> Session {
+        if self.persistent {
+            Session::Persistent
+        } else {
+            Session::Clean
+        }
+    }
+
+    /// Ends the sessions that outlive the receivers called `names`.
+    async fn end(self, run: &Run, names: &[String]) -> anyhow::Result<()> {
+        if !self.persistent {
+            return Ok(());
+        }
+        let logins: Result<Vec<Login>, _> =
+            names.iter().map(|name| run.target.login(name)).collect();
+        forget(run, &logins?).await
+    }
 }
 
 /// What all tasks returned, in the order in which they ended.

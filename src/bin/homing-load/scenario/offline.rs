@@ -1,7 +1,8 @@
 //! Devices that were away come back at once: how long until each has what it missed?
 
-use std::rc::Rc;
+use std::{process, rc::Rc};
 
+use anyhow::Context as _;
 use tokio::task::JoinSet;
 
 use super::{come_back, forget, join_all, leave_session};
@@ -34,6 +35,14 @@ pub(crate) async fn run(run: Rc<Run>, args: &Offline) -> anyhow::Result<Report> 
     let devices = prepare(count, |number| device(&run, number, number % senders)).await?;
     let groups = prepare(senders, |number| group(&run, args, &devices, number)).await?;
     let mut sums = traffic::run(groups).await?;
+    if let Some(command) = &args.meanwhile {
+        let ended = process::Command::new("sh").args(["-c", command]).status();
+        let status = ended.context("sh cannot be run")?;
+        anyhow::ensure!(
+            status.success(),
+            "what was to be done meanwhile failed: {status}"
+        );
+    }
 
     let (cpu_before, began) = (run.target.server.cpu(), run.clock.now());
     let mut returns = JoinSet::new();
