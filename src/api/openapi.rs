@@ -223,6 +223,8 @@ impl Writer {
 struct Arguments {
     members: Map<String, Value>,
     required: Vec<String>,
+    /// Of members that go together.
+    any_of: Option<Value>,
     is_closed: bool,
 }
 
@@ -240,6 +242,7 @@ impl Arguments {
         Self {
             members,
             required: required.unwrap_or_default(),
+            any_of: object.remove("anyOf"),
             is_closed: object.get("additionalProperties") == Some(&false.into()),
         }
     }
@@ -261,6 +264,9 @@ impl Arguments {
             "schema": schema,
         });
         if is_list {
+            // A comma stands between the items.
+            parameter["schema"]["minItems"] = 1.into();
+            parameter["schema"]["items"]["not"] = json!({"pattern": ","});
             parameter["style"] = "form".into();
             parameter["explode"] = false.into();
         }
@@ -268,10 +274,13 @@ impl Arguments {
     }
 
     fn body(self) -> Value {
-        let is_required = !self.required.is_empty();
+        let is_required = !self.required.is_empty() || self.any_of.is_some();
         let mut schema = json!({"type": "object", "properties": self.members});
-        if is_required {
+        if !self.required.is_empty() {
             schema["required"] = self.required.into();
+        }
+        if let Some(any_of) = self.any_of {
+            schema["anyOf"] = any_of;
         }
         if self.is_closed {
             schema["additionalProperties"] = false.into();

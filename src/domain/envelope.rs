@@ -49,8 +49,8 @@ use super::{
     message::{Content, Format, Sequence},
 };
 
-pub use members::REACTION_KEY_BYTES_MAX;
-pub use reading::{EnvelopeError, KIND_BYTES_MAX};
+pub use members::{EXPIRES_AT_MAX, REACTION_KEY_BYTES_MAX};
+pub use reading::{EnvelopeError, KIND_BYTES_MAX, SERVER_MEMBERS};
 
 /// The `type` of a message that names none.
 pub const KIND_TEXT: &str = "text";

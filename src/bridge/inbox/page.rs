@@ -41,7 +41,7 @@ pub struct InboxWanted {
     #[schemars(range(min = 0, max = 253_402_300_799_999_i64))]
     changed_since: Option<i64>,
     /// `next_after` of the page before.
-    #[schemars(length(min = 32, max = 32))]
+    #[schemars(regex(pattern = "^A[A-Za-z0-3][A-Za-z0-9_-]{30}$"))]
     after: Option<String>,
     #[schemars(range(min = 1, max = 100))]
     limit: Option<i64>,

@@ -58,6 +58,10 @@ struct PageArguments {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("anyOf" = [
+    {"required": ["delivered"], "properties": {"delivered": {"type": "integer"}}},
+    {"required": ["read"], "properties": {"read": {"type": "integer"}}},
+]))]
 struct ReportArguments {
     /// Everything up to here has reached one of the user's devices.
     delivered: Option<Sequence>,

@@ -85,11 +85,11 @@ async fn what_is_being_written_keeps_its_room() {
     let receipts = receipts();
     let mut kept: Vec<_> = (1..=10).map(|user| read(&receipts, user)).collect();
     let (pool, mut moved) = (nowhere(), Vec::new());
-    let (flushed, mut refused) = tokio::join!(receipts.flush(&pool, &mut moved), async {
-        read(&receipts, 11)
+    let (flushed, refused) = tokio::join!(receipts.flush(&pool, &mut moved), async {
+        read(&receipts, 11).try_recv()
     });
     flushed.unwrap_err();
-    assert_eq!(refused.try_recv(), Ok(Err(Refusal::Full)));
+    assert_eq!(refused, Ok(Err(Refusal::Full)));
     assert!(kept.iter_mut().all(|answer| answer.try_recv().is_err()));
     assert_eq!(receipts.lock().positions.len(), 10);
 }

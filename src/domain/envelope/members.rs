@@ -9,7 +9,7 @@ use crate::domain::{ids::Subject, message::Reaction};
 pub const REACTION_KEY_BYTES_MAX: usize = 64;
 /// The latest `expires_at`, the end of the year 9999, in milliseconds since 1970: what lies
 /// beyond is no date in the store.
-pub(super) const EXPIRES_AT_MAX: i64 = 253_402_300_799_999;
+pub const EXPIRES_AT_MAX: i64 = 253_402_300_799_999;
 /// The longest id, name and content type of an attachment, in bytes.
 const ATTACHMENT_TEXT_BYTES_MAX: usize = 255;
 /// The longest address of an attachment, in bytes.

@@ -22,7 +22,7 @@ pub const KIND_BYTES_MAX: usize = 64;
 /// Types that begin so are the server's own.
 const KIND_RESERVED_PREFIX: &str = "homing.";
 /// Members that only the server sets; whoever sends them is told so.
-const SERVER_MEMBERS: [&str; 9] = [
+pub const SERVER_MEMBERS: [&str; 9] = [
     "seq",
     "from",
     "at",

@@ -122,6 +122,35 @@ fn the_document_says_what_a_message_needs() {
             false,
         ),
         (json!({"id": "1", "body": 1, "bytes": ""}), false),
+        (json!({"id": "1", "body": 1, "reply_to": 1}), true),
+        (json!({"id": "1", "body": 1, "ref": 1}), false),
+        (json!({"id": "1", "body": 1, "seq": 1}), false),
+        (json!({"id": "1", "body": 1, "urgent": 1}), false),
+        (json!({"id": "1", "body": 1, "expires_at": 9}), true),
+        (
+            json!({"id": "1", "type": "edit", "ref": 1, "body": 1, "reply_to": 1}),
+            false,
+        ),
+        (
+            json!({"id": "1", "type": "edit", "ref": 1, "body": 1, "urgent": true}),
+            false,
+        ),
+        (
+            json!({"id": "1", "type": "reaction", "ref": 1, "body": {"key": "+"}}),
+            true,
+        ),
+        (
+            json!({"id": "1", "type": "reaction", "ref": 1, "body": {"key": "+", "x": 1}}),
+            false,
+        ),
+        (
+            json!({"id": "1", "type": "reaction", "ref": 1, "body": "+"}),
+            false,
+        ),
+        (
+            json!({"id": "1", "type": "reaction", "ref": 1, "body": {"key": "+"}, "mentions": []}),
+            false,
+        ),
     ] {
         assert_eq!(fits(schema, &message), is_valid, "{message}");
         let read = Content::from_json(message.to_string().as_bytes(), limits());
@@ -129,20 +158,34 @@ fn the_document_says_what_a_message_needs() {
     }
 }
 
-/// Whether a message is what a schema of required members, constants and alternatives wants.
-fn fits(schema: &Value, message: &Value) -> bool {
-    let required = schema["required"].as_array().into_iter().flatten();
-    let mut properties = schema["properties"].as_object().into_iter().flatten();
-    let alternatives = schema["oneOf"].as_array();
-    required
-        .map(|name| name.as_str().unwrap())
-        .all(|name| message.get(name).is_some())
-        && properties.all(|(name, wanted)| {
-            let wanted = wanted.get("const");
-            wanted.is_none_or(|wanted| message.get(name).is_none_or(|value| value == wanted))
-        })
-        && alternatives.is_none_or(|alternatives| {
-            let fitting = alternatives.iter().filter(|one| fits(one, message));
-            fitting.count() == 1
-        })
+/// Whether a value is what a schema wants, as far as members, types, constants and alternatives go.
+fn fits(schema: &Value, value: &Value) -> bool {
+    if let Value::Bool(anything) = schema {
+        return *anything;
+    }
+    let list = |name: &str| schema[name].as_array().map(Vec::as_slice);
+    let types = list("type").unwrap_or(std::slice::from_ref(&schema["type"]));
+    let is_of = |name: &Value| match name.as_str() {
+        Some("null") => value.is_null(),
+        Some("boolean") => value.is_boolean(),
+        Some("integer") => value.is_i64(),
+        Some("string") => value.is_string(),
+        Some("array") => value.is_array(),
+        Some("object") => value.is_object(),
+        _ => true,
+    };
+    let is_closed = schema["additionalProperties"] == false;
+    let known = |name: &str, value: &Value| match schema["properties"].get(name) {
+        Some(wanted) => fits(wanted, value),
+        None => !is_closed,
+    };
+    let mut members = value.as_object().into_iter().flatten();
+    let mut required = list("required").unwrap_or_default().iter();
+    types.iter().any(is_of)
+        && schema.get("const").is_none_or(|wanted| wanted == value)
+        && list("enum").is_none_or(|values| values.contains(value))
+        && schema.get("not").is_none_or(|not| !fits(not, value))
+        && required.all(|name| value.get(name.as_str().unwrap()).is_some())
+        && members.all(|(name, value)| known(name, value))
+        && list("oneOf").is_none_or(|some| some.iter().filter(|one| fits(one, value)).count() == 1)
 }
