@@ -3,9 +3,12 @@
 -- The day of the user's own last change. As with `active_since`: an index on `changed_at` would be
 -- written with every reading; this one is written once a day for a participant, and the readings
 -- in between stay HOT.
-alter table participants add changed_day timestamptz not null
+--
+-- The condition always holds. It keeps the index from every statement that does not ask for the
+-- day: a look-up of one participant in it would read all conversations of a user.
+alter table participants add changed_day timestamptz
     generated always as (date_bin('1 day', changed_at, '1970-01-01 00:00:00Z')) stored;
-create index participants_changed on participants (user_id, changed_day);
+create index participants_changed on participants (user_id, changed_day) where changed_day is not null;
 
 -- The hour in which contents were erased last; null for most.
 alter table conversations add erased_hour timestamptz
@@ -99,7 +102,7 @@ begin
         select p from participants p
         where p.user_id = owner and p.changed_at > since
           and p.changed_day >= date_bin('1 day', since, '1970-01-01 00:00:00Z')
-        limit 2001);
+        order by p.changed_day desc limit 2001);
     select array_agg(c.conversation_id) filter (where c.erased_at > since), count(*) into erased, looked_at
     from (
         select c.conversation_id, c.erased_at from conversations c

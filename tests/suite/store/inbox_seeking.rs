@@ -426,6 +426,11 @@ async fn what_changed_and_what_is_unread_is_sought_among_few(pool: PgPool) {
         ),
     )
     .await;
+    // The planner believes that every user has one conversation.
+    sqlx::query("alter table participants alter user_id set (n_distinct = -1)")
+        .execute(&mut conn)
+        .await
+        .unwrap();
     let vacuum = sqlx::query("vacuum analyze");
     vacuum.execute(&mut conn).await.unwrap();
     let known = look(&mut conn, &alice).await;
