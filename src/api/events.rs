@@ -116,6 +116,8 @@ pub(super) async fn follow(
             .into_iter()
             .collect(),
         events: VecDeque::new(),
+        events_since: now_unix_millis(),
+        looked_at: now_unix_millis(),
         heartbeat,
         stop: state.stop.clone(),
         ends,
@@ -145,6 +147,10 @@ struct Follower {
     frames: VecDeque<Frame>,
     /// Not looked at yet.
     events: VecDeque<Event>,
+    /// When there was no other event: they have come since, in milliseconds since 1970.
+    events_since: u64,
+    /// When the mailbox was looked at last.
+    looked_at: u64,
     heartbeat: Interval,
     stop: CancellationToken,
     /// When the token does.
@@ -176,11 +182,16 @@ impl Follower {
                 self.look(event).await;
                 continue;
             }
+            let looked_before = std::mem::replace(&mut self.looked_at, now_unix_millis());
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return None,
                 () = tokio::time::sleep_until(self.ends) => return None,
-                events = poll_fn(|cx| self.mailbox.poll_take(cx)) => self.events.extend(events),
+                events = poll_fn(|cx| self.mailbox.poll_take(cx)) => {
+                    self.events.extend(events);
+                    // They may have waited for a reader who was slow.
+                    self.events_since = looked_before;
+                }
                 _ = self.watch_again.tick(), if !self.watched.is_empty() => {
                     if let Err(error) = self.watch().await {
                         let error = &error as &dyn std::error::Error;
@@ -237,19 +248,24 @@ impl Follower {
         }
     }
 
-    /// A notice holds the newest entries; what came before them is in the log.
+    /// A notice may not hold all entries; the others are in the log.
     async fn commit(&mut self, notice: &Notice, from: i64, to: i64) {
         let number = |entry: &SharedEntry| entry.position.sequence.get();
         let entries = notice.entries.iter();
         let entries: Vec<_> = entries
             .filter(|entry| (from..=to).contains(&number(entry)))
             .collect();
-        let missing_to = entries.first().map_or(to, |entry| number(entry) - 1);
-        if missing_to >= from {
-            self.catch_up(notice.conversation, from, missing_to).await;
-        }
+        let mut next = from;
         for entry in entries {
+            if next < number(entry) {
+                let missing_to = number(entry) - 1;
+                self.catch_up(notice.conversation, next, missing_to).await;
+            }
             self.entry(entry);
+            next = number(entry) + 1;
+        }
+        if next <= to {
+            self.catch_up(notice.conversation, next, to).await;
         }
     }
 
@@ -269,7 +285,9 @@ impl Follower {
                 }
             };
             let (Some(first), Some(last)) = (page.first(), page.last()) else {
-                return; // the user may not see more
+                // Erased, or the user may not see more.
+                let gap = json!({"conversation": conversation, "from": next, "to": to});
+                return self.say("gap", &gap.to_string());
             };
             let first = first.position.sequence.get();
             if first > next {
@@ -299,7 +317,8 @@ impl Follower {
     }
 
     fn say(&mut self, name: &str, data: &str) {
-        self.frames.push_back(now().event(name).data(data));
+        let frame = Frame::default().id(self.events_since.to_string());
+        self.frames.push_back(frame.event(name).data(data));
     }
 }
 

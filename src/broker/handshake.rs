@@ -252,7 +252,7 @@ async fn begin<'a>(shared: &'a Shared, connect: &Connect) -> Result<Begun<'a>, R
         .await
         .map_err(|error| Refuse::new(ReasonCode::SERVER_SHUTTING_DOWN, &error))?;
     let listening = Listening::begin(shared, user, mailbox.clone());
-    let (held, remembered) = remember(shared, connect, &identity, user, client_id)
+    let (held, remembered, opening) = remember(shared, connect, &identity, user, client_id)
         .await
         .map_err(unavailable)?;
     let identity_of_session = session::Identity {
@@ -271,6 +271,7 @@ async fn begin<'a>(shared: &'a Shared, connect: &Connect) -> Result<Begun<'a>, R
         now.instant,
     );
     listening.goes_on();
+    opening.done();
     Ok(Begun {
         place,
         held,
@@ -370,7 +371,7 @@ async fn remember(
     identity: &Identity,
     user: UserId,
     client_id: &str,
-) -> Result<(Held, Remembered), BridgeError> {
+) -> Result<(Held, Remembered, Opening), BridgeError> {
     let connecting = Connecting {
         user,
         client_id,
@@ -378,7 +379,7 @@ async fn remember(
         expiry_seconds: granted_expiry(connect, &shared.limits),
         issued_at: identity.issued_at,
     };
-    let opened = shared.bridge.open_session(connecting).await?;
+    let (opened, opening) = opening::open(&shared.bridge, connecting).await?;
     let subscriptions: Subscriptions =
         serde_json::from_value(opened.subscriptions).unwrap_or_else(|error| {
             tracing::error!(%error, "stored subscriptions cannot be read and are forgotten");
@@ -398,7 +399,7 @@ async fn remember(
         pending: pending.into_iter().map(restore_pending).collect(),
         format: opened.format,
     };
-    Ok((opened.held, remembered))
+    Ok((opened.held, remembered, opening))
 }
 
 fn restore_inflight((packet_id, position): (u16, Position)) -> (Position, Option<PacketId>) {
