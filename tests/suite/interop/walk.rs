@@ -1,6 +1,6 @@
 //! The walk through docs/conversations.md, as a reader types it: curl and the clients of mosquitto.
 
-use std::{fs, path::Path, process::Stdio};
+use std::{fmt::Write as _, fs, path::Path, process::Stdio};
 
 use sqlx::PgPool;
 use tokio::process::Command;
@@ -13,10 +13,10 @@ const PLACEHOLDER: &str = "\"…\"";
 
 /// What a reader has by now: `homing` on the path, and everything on its usual port.
 fn prelude(broker: &TestBroker, folder: &Path) -> String {
-    let tokens: String = USERS
-        .iter()
-        .map(|user| format!("{user}) echo {} ;;\n", broker.token(user)))
-        .collect();
+    let mut tokens = String::new();
+    for user in USERS {
+        writeln!(tokens, "{user}) echo {} ;;", broker.token(user)).unwrap();
+    }
     let homing =
         format!("#!/bin/sh\n[ \"$1 $2\" = 'token --user' ] || exit 64\ncase $3 in\n{tokens}esac\n");
     let program = folder.join("homing");

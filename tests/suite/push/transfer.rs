@@ -131,6 +131,11 @@ async fn who_comes_is_woken_by_the_hand_over_itself(pool: PgPool) {
     for token in [&old, &fellow, &added, &other] {
         assert!(stage.seen(token).is_empty());
     }
+    // Nobody else has a job for it that a later rule would have to end.
+    for user in ["bob", "carol", "erin", "admin"] {
+        let ledger = stage.ledger(user, 2).await;
+        assert_eq!(ledger, ["phone not_a_message"], "{user}");
+    }
     stage.stop().await;
 }
 
