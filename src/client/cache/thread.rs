@@ -209,10 +209,11 @@ impl Thread {
         }
         let target = number(&entry, "ref").and_then(|target| self.messages.get_mut(&target));
         let Some(target) = target else { return };
-        if number(target, "version") >= Some(seq) || is_true(target, "retracted") {
+        if number(target, "version") >= Some(seq) {
             return; // the page that brought it was younger
         }
-        if is_true(target, "expired") && kind != "retract" {
+        // The log brings what was retracted since as such.
+        if is_true(target, "retracted") || is_true(target, "expired") && kind != "retract" {
             target.insert("version".to_owned(), seq.into());
             return; // nothing is left to be changed
         }

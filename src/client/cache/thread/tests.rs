@@ -77,6 +77,23 @@ fn an_older_page_that_comes_late_is_completed() {
     assert_eq!((shown(&thread), thread.gap()), (json!([edited]), None));
 }
 
+/// Goal: an entry that is read again after it was retracted comes so; the version rises all the same.
+#[test]
+fn a_retraction_of_what_came_retracted_is_its_newest_change() {
+    let mut thread = thread();
+    for entry in [
+        json!({"seq": 1, "id": "1", "from": "ann", "at": 10, "type": "text", "retracted": true}),
+        json!({"seq": 2, "id": "2", "from": "ann", "at": 20, "type": "retract", "ref": 1}),
+    ] {
+        thread.entry(members(entry));
+    }
+    let shown = &shown(&thread)[0];
+    assert_eq!(
+        (&shown["version"], &shown["retracted"]),
+        (&json!(2), &json!(true))
+    );
+}
+
 #[test]
 fn what_was_too_large_to_be_sent_is_asked_for() {
     let mut thread = thread();
