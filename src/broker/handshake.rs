@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use super::{
     Shared,
     hub::Place,
+    opening::{self, Opening},
     operations::{restore_pending, wanted},
     reading::read_into,
 };
@@ -379,7 +380,7 @@ async fn remember(
         expiry_seconds: granted_expiry(connect, &shared.limits),
         issued_at: identity.issued_at,
     };
-    let (opened, opening) = opening::open(&shared.bridge, connecting).await?;
+    let (opened, opening) = opening::open(&shared.bridge, &shared.tasks, connecting).await?;
     let subscriptions: Subscriptions =
         serde_json::from_value(opened.subscriptions).unwrap_or_else(|error| {
             tracing::error!(%error, "stored subscriptions cannot be read and are forgotten");

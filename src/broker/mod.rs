@@ -10,6 +10,7 @@ mod connection;
 mod handshake;
 mod hub;
 pub mod listener;
+mod opening;
 mod operations;
 mod reading;
 pub mod tls;

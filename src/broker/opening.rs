@@ -3,6 +3,8 @@
 //! Once the store has opened it, it counts as connected, whether anybody still waits for it or not. So it
 //! is opened by a task of its own, and closed again if the connection does not come about.
 
+use tokio_util::task::TaskTracker;
+
 use crate::bridge::{
     Bridge, BridgeError,
     receipts::Inflight,
@@ -12,6 +14,8 @@ use crate::bridge::{
 /// Closes the session again, unless the connection [came about](Self::done).
 pub(super) struct Opening {
     bridge: Bridge,
+    /// A stop waits for these.
+    tasks: TaskTracker,
     held: Held,
     expiry_seconds: u32,
     /// As it was left: it is left so again.
@@ -22,9 +26,11 @@ pub(super) struct Opening {
 /// Opens the session of a device.
 pub(super) async fn open(
     bridge: &Bridge,
+    tasks: &TaskTracker,
     connecting: Connecting<'_>,
 ) -> Result<(OpenedSession, Opening), BridgeError> {
-    let (bridge, client_id) = (bridge.clone(), connecting.client_id.to_owned());
+    let (bridge, closing_tasks) = (bridge.clone(), tasks.clone());
+    let client_id = connecting.client_id.to_owned();
     let Connecting {
         user,
         clean_start,
@@ -32,7 +38,7 @@ pub(super) async fn open(
         issued_at,
         ..
     } = connecting;
-    let opening = tokio::spawn(async move {
+    let opening = tasks.spawn(async move {
         let connecting = Connecting {
             user,
             client_id: &client_id,
@@ -43,6 +49,7 @@ pub(super) async fn open(
         let opened = bridge.open_session(connecting).await?;
         let opening = Opening {
             bridge,
+            tasks: closing_tasks,
             held: opened.held,
             expiry_seconds,
             inflight: opened.inflight.clone(),
@@ -68,7 +75,7 @@ impl Drop for Opening {
         let (bridge, held, expiry_seconds) = (self.bridge.clone(), self.held, self.expiry_seconds);
         let inflight = std::mem::take(&mut self.inflight);
         let at_millis = super::handshake::now().unix_millis;
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             bridge
                 .close_session(held, at_millis, expiry_seconds, inflight)
                 .await;

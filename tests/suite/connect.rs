@@ -5,7 +5,10 @@ use std::time::Duration;
 use homing::store::MIGRATOR;
 use sqlx::PgPool;
 
-use crate::harness::{Connect, Received, TestBroker, Wire, frame, now_unix, text};
+use crate::{
+    harness::{Connect, Received, TestBroker, Wire, frame, now_unix, text, until},
+    store::{server_process, until_blocking},
+};
 
 /// Goal: every CONNECT that is refused gets its own reason code in MQTT 5 and the nearest
 /// return code in MQTT 3.1.1, and then the connection is closed.
@@ -206,6 +209,41 @@ async fn who_says_nothing_is_closed(pool: PgPool) {
     slow.send(&broker.v5("alice", "phone").bytes()[..10]).await;
     assert_eq!(silent.receive().await, Received::Closed);
     assert_eq!(slow.receive().await, Received::Closed);
+    broker.stop().await;
+}
+
+/// Goal: the store answers too late; what it opened does not stay connected with nobody there.
+#[sqlx::test(migrator = "MIGRATOR")]
+async fn a_session_that_opens_too_late_is_closed_again(pool: PgPool) {
+    let settings = [("mqtt.connect_timeout", "300ms")];
+    let broker = TestBroker::start_with(&pool, &settings).await;
+    broker.device("alice", "phone").await.disconnect().await;
+    let sessions = "select count(*) from sessions where node is not null";
+    let connected = async || {
+        let connected = sqlx::query_scalar::<_, i64>(sessions).fetch_one(&pool);
+        connected.await.unwrap()
+    };
+    until("the session is closed", async || connected().await == 0).await;
+    let mut other = pool.begin().await.unwrap();
+    let lock = "lock table sessions in share mode";
+    sqlx::query(lock).execute(&mut *other).await.unwrap();
+    let process = server_process(&mut other).await;
+    let mut phone = broker.open().await;
+    phone.send(&broker.v5("alice", "phone").bytes()).await;
+    until_blocking(&pool, process).await;
+    let Received::ConnAck(refused) = phone.receive().await else {
+        panic!("an answer");
+    };
+    assert_eq!(refused.code, 0x88);
+    let opened = "select generation from sessions";
+    let generation = async || {
+        let generation = sqlx::query_scalar::<_, i64>(opened).fetch_one(&pool);
+        generation.await.unwrap()
+    };
+    let before = generation().await;
+    other.commit().await.unwrap();
+    until("the store opens it", async || generation().await > before).await;
+    until("it is closed again", async || connected().await == 0).await;
     broker.stop().await;
 }
 
