@@ -26,6 +26,7 @@ async fn many_at_once_share_one_connection_and_one_token() {
     let seen = stage.providers.seen();
     assert_eq!(seen.accepted.len(), 500);
     assert_eq!(seen.used(Kind::Apns), 1);
+    assert_eq!(seen.connections[&Kind::Apns], 1);
     assert_eq!(seen.provider_tokens.len(), 1);
     assert!(seen.streams_max > 1);
 }
@@ -45,6 +46,7 @@ async fn no_more_streams_than_the_provider_allows() {
         let seen = stage.providers.seen();
         assert_eq!(seen.accepted.len(), 250);
         assert_eq!(seen.used(Kind::Apns), 1);
+        assert_eq!(seen.connections[&Kind::Apns], 1);
         assert!(seen.streams_max <= usize::try_from(streams_max).unwrap());
     }
 }
@@ -59,6 +61,7 @@ async fn after_goaway_a_new_connection_is_used() {
         send_to_many(&client, 50).await;
     }
     assert_eq!(stage.providers.seen().used(Kind::Apns), 2);
+    assert_eq!(stage.providers.seen().connections[&Kind::Apns], 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,6 +133,7 @@ async fn after_a_black_hole_the_next_one_arrives() {
     hole.heal();
     send_to_many(&client, 20).await;
     assert_eq!(stage.providers.seen().used(Kind::Apns), 2);
+    assert_eq!(stage.providers.seen().connections[&Kind::Apns], 2);
 }
 
 /// Goal: a dead connection is noticed although nothing is sent. Method: the connection is
